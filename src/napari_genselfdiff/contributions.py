@@ -1,0 +1,65 @@
+"""What npe2 calls: each a few lines over the rooms that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_genselfdiff.slides.slide import Slide
+
+LayerData = tuple[Any, dict[str, Any], str]
+SLIDE_KEY = "genselfdiff_slide"
+"""Where a layer's metadata keeps its ``Slide``."""
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]]:
+    """Return the function that reads a slide file, or several, one layer each."""
+    return read_slides
+
+
+def read_slides(path: str | Sequence[str]) -> list[LayerData]:
+    """Open slide files as multiscale RGB layers."""
+    from napari_genselfdiff.slides import open_slide
+
+    paths = [path] if isinstance(path, str) else path
+    return [as_layer(open_slide(one)) for one in paths]
+
+
+def as_layer(slide: Slide) -> LayerData:
+    """Return a slide as an image layer, in micrometres when its resolution is known."""
+    options: dict[str, Any] = {
+        "name": slide.name,
+        "rgb": True,
+        "multiscale": True,
+        "metadata": {SLIDE_KEY: slide},
+    }
+    if slide.mpp is not None:
+        options |= {"scale": (slide.mpp, slide.mpp), "units": ("um", "um")}
+    return list(slide.levels), options, "image"
+
+
+def cmu_small_region() -> list[LayerData]:
+    """Sample data: an H&E slide, fetched once, after asking."""
+    from napari_genselfdiff.samples import fetch_cmu_slide
+
+    return read_slides(str(fetch_cmu_slide(confirm=_ask)))
+
+
+def ihc_pyramid() -> list[LayerData]:
+    """Sample data: scikit-image's immunohistochemistry image."""
+    from napari_genselfdiff.samples import ihc_slide
+
+    return [as_layer(ihc_slide())]
+
+
+def _ask(question: str) -> bool:
+    """Ask in a window; where there is none, whoever called has decided."""
+    try:
+        from qtpy.QtWidgets import QApplication, QMessageBox
+    except ImportError:
+        return True
+    if QApplication.instance() is None:
+        return True
+    answer = QMessageBox.question(QApplication.activeWindow(), "GenSelfDiff", question)
+    return bool(answer == QMessageBox.StandardButton.Yes)

@@ -1,0 +1,68 @@
+"""Pretext objectives: functions ``(network, x0, generator) -> loss`` made by a factory in a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from napari_genselfdiff.diffusion.schedules import add_noise, alpha_bars
+from napari_genselfdiff.errors import UserError
+
+Objective = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+
+MIN_SNR_GAMMA = 5.0
+
+
+def loss_weights(alpha_bar: Tensor, weighting: str) -> Tensor:
+    """Weight of the squared epsilon error at each time step.
+
+    Parameters
+    ----------
+    alpha_bar : Tensor, shape (steps,)
+    weighting : {"p2", "min-snr", "flat"}
+        ``p2``: ``1 / (k + SNR)^gamma`` with k = gamma = 1 (Choi et al. 2022, arXiv 2204.00227).
+        ``min-snr``: ``min(SNR, 5) / SNR`` (Hang et al. 2023, arXiv 2303.09556). ``flat``: 1.
+
+    Returns
+    -------
+    Tensor, shape (steps,)
+    """
+    snr = alpha_bar / (1 - alpha_bar)
+    if weighting == "p2":
+        return 1 / (1 + snr)
+    if weighting == "min-snr":
+        return snr.clamp(max=MIN_SNR_GAMMA) / snr
+    if weighting == "flat":
+        return torch.ones_like(snr)
+    raise UserError("there is no such loss weighting", weighting, "use p2, min-snr or flat")
+
+
+def ddpm(schedule: str = "quadratic", weighting: str = "p2") -> Objective:
+    """Predict the noise (epsilon); the objective of arXiv 2309.01487 with its default arguments.
+
+    Parameters
+    ----------
+    schedule : str
+        Name of the noise schedule.
+    weighting : str
+        Weight of the error at each time step, see `loss_weights`.
+    """
+    alpha_bar = alpha_bars(schedule)
+    weights = loss_weights(alpha_bar, weighting)
+
+    def loss(network: nn.Module, x0: Tensor, generator: torch.Generator) -> Tensor:
+        # Drawn on the CPU, so that a seed gives the same noise whatever the device.
+        t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator).to(x0)
+        x_t = add_noise(x0, noise, alpha_bar[t].to(x0))
+        x_t = x_t.contiguous(memory_format=torch.channels_last)
+        error = (network(x_t, t.to(x0.device)).float() - noise).square().mean(dim=(1, 2, 3))
+        loss: Tensor = (weights[t].to(x0) * error).mean()
+        return loss
+
+    return loss
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"ddpm": ddpm}

@@ -1,0 +1,315 @@
+"""The pretext's training loop: checkpoints, resumes, yields events."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.config import CONFIGS, UNetConfig
+from napari_genselfdiff.diffusion.objectives import OBJECTIVES
+from napari_genselfdiff.diffusion.patches import PatchSource
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.errors import OutOfMemoryError, UserError
+from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, LossPoint, Progress
+from napari_genselfdiff.models.weights import read_weights, save_weights
+
+CHECKPOINT_SECONDS = 120.0
+LOSS_EVERY = 20
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """What a pretext run does, apart from how long.
+
+    Attributes
+    ----------
+    patch : int
+        Side of the patches in pixels.
+    batch : int
+        Patches of one step.
+    learning_rate : float
+        Adam's, after a linear warm-up of ``warmup`` steps.
+    warmup : int
+        Steps of the warm-up.
+    ema : float
+        Decay of the moving average of the weights; ramps up from 0 as ``(1 + step) / (10 + step)``.
+    zoom : tuple of float
+        Range of magnifications, see `PatchSource`.
+    objective, schedule, weighting : str
+        See `objectives` and `schedules`.
+    seed : int
+        Seed of the first weights, the data order and the noise.
+    """
+
+    patch: int
+    batch: int
+    learning_rate: float
+    warmup: int
+    zoom: tuple[float, float]
+    ema: float = 0.999
+    objective: str = "ddpm"
+    schedule: str = "quadratic"
+    weighting: str = "p2"
+    seed: int = 0
+
+
+SETTINGS = {
+    "paper": PretrainSettings(patch=256, batch=8, learning_rate=1e-4, warmup=0, zoom=(1.0, 1.0)),
+    "compact": PretrainSettings(patch=128, batch=16, learning_rate=5e-4, warmup=200, zoom=(1.0, 4.0)),
+}
+
+
+@dataclass
+class _Run:
+    """Everything that a checkpoint holds."""
+
+    network: UNet
+    average: UNet
+    optimizer: torch.optim.Adam
+    step: int = 0
+    seconds: float = 0.0
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{key}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.network.load_state_dict(part("network."))
+        self.average.load_state_dict(part("average."))
+        self.step, self.seconds = card["steps"], card["seconds"]
+        if not self.step:
+            return  # Adam has no state before its first step.
+        for name, parameter in self.network.named_parameters():
+            self.optimizer.state[parameter] = {
+                # Adam counts its steps on the CPU and keeps its moments where the parameter is.
+                key: tensors[f"adam.{key}.{name}"].to("cpu" if key == "step" else parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+
+def checkpoint_path(output: str | Path) -> Path:
+    """Where a run keeps its checkpoint, beside its output."""
+    output = Path(output)
+    return output.with_name(f"{output.stem}.checkpoint.safetensors")
+
+
+def pretrain(
+    files: list[Path],
+    output: str | Path,
+    *,
+    config: UNetConfig,
+    compute: Compute,
+    settings: PretrainSettings | None = None,
+    seconds: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    start: dict[str, Tensor] | None = None,
+    card: dict[str, Any] | None = None,
+    cancel: CancelToken | None = None,
+) -> Iterator[Event]:
+    """Train the pretext on unlabelled images.
+
+    Parameters
+    ----------
+    files : list of Path
+        Images, 8-bit RGB.
+    output : str or Path
+        Weights file to write (the moving average, half precision, with its card). A checkpoint with
+        everything that resuming needs lies beside it, see `checkpoint_path`.
+    config : UNetConfig
+        The network.
+    compute : Compute
+    settings : PretrainSettings, optional
+        Those of the configuration by default.
+    seconds, steps : float, int, optional
+        When to stop, counted over all resumed parts of the run; whichever comes first. One is needed.
+    resume : bool
+        Go on from the checkpoint; the data order continues as if the run had not stopped.
+    start : dict of str to Tensor, optional
+        Weights to start from instead of random ones.
+    card : dict, optional
+        Further entries of the card (data, licence, command).
+    cancel : CancelToken, optional
+
+    Yields
+    ------
+    Event
+        `Progress` each step, `LossPoint` every 20 steps, and `Finished` with the path of the weights.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint does not fit, or neither ``seconds`` nor ``steps`` is given.
+    OutOfMemoryError
+        If the device ran out of memory.
+
+    Notes
+    -----
+    The batch of a step, its time steps and its noise depend on the seed and the number of the step alone, so
+    a resumed run sees the same data as an uninterrupted one.
+    """
+    if seconds is None and steps is None:
+        raise UserError("the run has no end", None, "give --seconds or --steps")
+    settings = settings or SETTINGS[config.name]
+    cancel = cancel or CancelToken()
+    device = compute.apply()
+    torch.manual_seed(settings.seed)
+    network = UNet(config)
+    if start is not None:
+        try:
+            network.load_state_dict(start)
+        except RuntimeError as error:
+            raise UserError(
+                "the weights do not fit the network",
+                config.name,
+                "choose weights that were made with the same --config",
+            ) from error
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    run = _Run(network, copy.deepcopy(network).requires_grad_(False), optimizer)
+    if resume:
+        _resume(run, output, config, settings)
+
+    source = PatchSource(files, settings.patch, settings.zoom, settings.seed)
+    objective = OBJECTIVES[settings.objective](settings.schedule, settings.weighting)
+    details = dict(card or {}) | {"images": len(files)}
+    clock, before, first, saved = Clock(), run.seconds, run.step, 0.0
+    total_loss, counted = 0.0, 0
+    try:
+        while not _ended(run, seconds, steps) and not cancel.cancelled:
+            total_loss += _step(run, source, objective, settings, compute, device)
+            counted += 1
+            run.seconds = before + clock.seconds
+            if run.step % LOSS_EVERY == 0:
+                yield LossPoint(run.step, total_loss / counted, run.seconds)
+                total_loss, counted = 0.0, 0
+            yield _progress(run, clock, first, seconds, steps)
+            if clock.seconds - saved > CHECKPOINT_SECONDS:
+                _save(run, output, config, settings, details)
+                saved = clock.seconds
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError("the device ran out of memory: use a smaller batch") from error
+    _save(run, output, config, settings, details)
+    yield Finished(
+        result=Path(output),
+        message=f"{run.step} steps in {run.seconds / 60:.1f} minutes",
+        cancelled=cancel.cancelled,
+    )
+
+
+def load_pretext(path: str | Path) -> tuple[UNet, dict[str, Any]]:
+    """Read a pretext network and its card.
+
+    Raises
+    ------
+    UserError
+        If the file is not a pretext.
+    """
+    tensors, card = read_weights(path)
+    if card.get("kind") != "pretext":
+        raise UserError("these are not pretext weights", path, "choose weights made by pretrain or adapt")
+    try:
+        network = UNet(UNetConfig.from_dict(card["config"]))
+        network.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            "the weights do not fit the model card", path, "the file is damaged; export it anew"
+        ) from error
+    return network.to(memory_format=torch.channels_last).eval(), card  # type: ignore[call-overload]
+
+
+def _step(
+    run: _Run,
+    source: PatchSource,
+    objective: Any,
+    settings: PretrainSettings,
+    compute: Compute,
+    device: torch.device,
+) -> float:
+    """One optimisation step; returns the loss."""
+    x0 = source.batch(run.step, settings.batch).to(device)
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(1, settings.warmup))
+    run.network.train()
+    run.optimizer.zero_grad(set_to_none=True)
+    with compute.autocasting():
+        loss = objective(run.network, x0, generator)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+    run.optimizer.step()
+    run.step += 1
+    decay = min(settings.ema, (1 + run.step) / (10 + run.step))
+    with torch.no_grad():
+        averages: list[Tensor] = list(run.average.parameters())
+        values: list[Tensor] = list(run.network.parameters())
+        torch._foreach_lerp_(averages, values, 1 - decay)
+    return float(loss.detach())
+
+
+def _ended(run: _Run, seconds: float | None, steps: int | None) -> bool:
+    return (steps is not None and run.step >= steps) or (seconds is not None and run.seconds >= seconds)
+
+
+def _progress(run: _Run, clock: Clock, first: int, seconds: float | None, steps: int | None) -> Progress:
+    if steps is not None and seconds is None:
+        left = clock.left(run.step - first, steps - first)
+        return Progress(run.step, steps, "pretraining", left)
+    assert seconds is not None
+    return Progress(run.seconds, seconds, "pretraining", max(0.0, seconds - run.seconds))
+
+
+def _save(
+    run: _Run, output: str | Path, config: UNetConfig, settings: PretrainSettings, details: dict[str, Any]
+) -> None:
+    card = details | {
+        "kind": "pretext",
+        "name": Path(output).stem,
+        "config": config.to_dict(),
+        "settings": asdict(settings),
+        "input_range": [-1, 1],
+        "steps": run.step,
+        "seconds": round(run.seconds, 1),
+        "gigapixels": round(run.step * settings.batch * settings.patch**2 / 1e9, 4),
+    }
+    save_weights(checkpoint_path(output), run.to_tensors(), card)
+    save_weights(output, run.average.state_dict(), card, half=True)
+
+
+def _resume(run: _Run, output: str | Path, config: UNetConfig, settings: PretrainSettings) -> None:
+    path = checkpoint_path(output)
+    tensors, card = read_weights(path)
+    if not {"config", "settings", "steps", "seconds"} <= card.keys():
+        raise UserError("this is not a checkpoint", path, "start anew without --resume")
+    if card["config"] != json.loads(json.dumps(config.to_dict())):
+        raise UserError(
+            "the checkpoint is of another network", path, f"use --config {card['config']['name']}"
+        )
+    if card["settings"] != json.loads(json.dumps(asdict(settings))):
+        raise UserError(
+            "the checkpoint was made with other settings",
+            path,
+            f"use --seed {card['settings']['seed']}, or start anew without --resume",
+        )
+    try:
+        run.load(tensors, card)
+    except (KeyError, RuntimeError) as error:
+        raise UserError("the checkpoint is damaged", path, "start anew without --resume") from error
+
+
+__all__ = ["CONFIGS", "SETTINGS", "PretrainSettings", "checkpoint_path", "load_pretext", "pretrain"]

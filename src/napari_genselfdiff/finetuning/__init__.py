@@ -1,0 +1,1 @@
+"""Corrections become a better model: sampling, the loop, the acceptance gate."""

@@ -1,0 +1,191 @@
+"""Labelled images at a model's resolution, and random patches of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_genselfdiff.diffusion.patches import to_unit_range
+from napari_genselfdiff.finetuning.augmentation import jitter_stain
+
+HELD_OUT_SHARE = 5
+"""One cell, or one image, of this many is held out."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled image at the model's resolution.
+
+    Attributes
+    ----------
+    name : str
+        File or place that it comes from.
+    rgb : ndarray of uint8, shape (height, width, 3)
+    labels : ndarray of uint8, shape (height, width)
+        Class of each pixel; any value where ``weight`` is 0.
+    weight : ndarray of float32, shape (height, width)
+        How much a pixel counts in the loss; 0 for pixels that are not labelled.
+    distance : ndarray of float32, shape (height, width), or None
+        Target of the distance head, 0 to 1.
+    """
+
+    name: str
+    rgb: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    weight: NDArray[np.float32]
+    distance: NDArray[np.float32] | None = None
+
+    def weighted(self, where: NDArray[np.bool_]) -> Example:
+        """The same, counting only where ``where`` is true."""
+        return replace(self, weight=np.where(where, self.weight, np.float32(0)))
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Patches on their way to the network; shapes (n, 3, size, size) and (n, size, size)."""
+
+    images: Tensor
+    labels: Tensor
+    weight: Tensor
+    distance: Tensor | None
+
+
+def held_out_cells(
+    shape: tuple[int, int], *, cell: int, origin: tuple[int, int] = (0, 0), salt: str = ""
+) -> NDArray[np.bool_]:
+    """A fixed fifth of an image's square cells, chosen by hashing their position.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(height, width)`` in pixels.
+    cell : int
+        Side of a cell in pixels.
+    origin : tuple of int
+        ``(y, x)`` of the first pixel; the choice belongs to the slide, not to the cut.
+    salt : str
+        Name of the slide or image.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+        True for pixels that are never trained on.
+    """
+    rows = (np.arange(shape[0]) + origin[0]) // cell
+    columns = (np.arange(shape[1]) + origin[1]) // cell
+    chosen = np.array([[_held_out(f"{salt}:{r}:{c}") for c in np.unique(columns)] for r in np.unique(rows)])
+    return chosen[np.ix_(rows - rows[0], columns - columns[0])]
+
+
+def split_examples(examples: Sequence[Example], *, cell: int = 64) -> tuple[list[Example], list[Example]]:
+    """Split into a part to train on and a part to score on.
+
+    Whole images where there are at least five, chosen by hashing their names; else the cells of each image,
+    see `held_out_cells`.
+
+    Returns
+    -------
+    training, held_out : list of Example
+    """
+    if len(examples) >= HELD_OUT_SHARE:
+        ranked = sorted(examples, key=lambda e: hashlib.sha256(e.name.encode()).hexdigest())
+        names = {e.name for e in ranked[: len(examples) // HELD_OUT_SHARE]}
+        return [e for e in examples if e.name not in names], [e for e in examples if e.name in names]
+    training, held_out = [], []
+    for example in examples:
+        # A small image has few cells: shrink them until some of each kind exist.
+        side = cell
+        while side > 8:
+            mask = held_out_cells(example.labels.shape, cell=side, salt=example.name)
+            if 0.1 < mask.mean() < 0.4:
+                break
+            side //= 2
+        training.append(example.weighted(~mask))
+        held_out.append(example.weighted(mask))
+    return training, held_out
+
+
+class PatchSampler:
+    """Random patches, centred on pixels that count, augmented; the order depends on seed and step alone.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+    size : int
+        Side of the patches in pixels.
+    seed : int
+    """
+
+    def __init__(self, examples: Sequence[Example], *, size: int, seed: int) -> None:
+        self.examples = [_padded(example, size) for example in examples if example.weight.any()]
+        self.size = size
+        self.seed = seed
+        # Places of labelled pixels on a coarse lattice: cheap to draw from, whatever the image's size.
+        self._centres = [np.argwhere(example.weight[::4, ::4] > 0) * 4 for example in self.examples]
+        self._centres = [
+            centres if len(centres) else np.argwhere(example.weight > 0)
+            for centres, example in zip(self._centres, self.examples, strict=True)
+        ]
+        counts = np.sqrt([float((example.weight > 0).sum()) for example in self.examples])
+        self._chances = counts / counts.sum() if len(counts) else counts
+
+    def __len__(self) -> int:
+        """Number of images that have something to train on."""
+        return len(self.examples)
+
+    def batch(self, step: int, count: int) -> PatchBatch:
+        """Patches of one step."""
+        rng = np.random.default_rng((self.seed, step))
+        patches = [self._patch(rng) for _ in range(count)]
+        distances = [p.distance for p in patches if p.distance is not None]
+        return PatchBatch(
+            to_unit_range(np.stack([p.rgb for p in patches])),
+            torch.from_numpy(np.stack([p.labels for p in patches]).astype(np.int64)),
+            torch.from_numpy(np.stack([p.weight for p in patches])),
+            torch.from_numpy(np.stack(distances)) if distances else None,
+        )
+
+    def _patch(self, rng: np.random.Generator) -> Example:
+        index = int(rng.choice(len(self.examples), p=self._chances))
+        example, centres = self.examples[index], self._centres[index]
+        centre = centres[rng.integers(len(centres))] + rng.integers(-self.size // 3, self.size // 3 + 1, 2)
+        limits = np.array(example.labels.shape) - self.size
+        y, x = np.clip(centre - self.size // 2, 0, limits)
+        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+
+        def cut(array: NDArray[np.generic]) -> NDArray[np.generic]:
+            part = np.rot90(array[y : y + self.size, x : x + self.size], turns)
+            return part[::-1] if mirrored else part
+
+        return Example(
+            example.name,
+            jitter_stain(cut(example.rgb), rng),  # type: ignore[arg-type]
+            cut(example.labels),  # type: ignore[arg-type]
+            cut(example.weight),  # type: ignore[arg-type]
+            None if example.distance is None else cut(example.distance),  # type: ignore[arg-type]
+        )
+
+
+def _held_out(key: str) -> bool:
+    return hashlib.sha256(key.encode()).digest()[0] % HELD_OUT_SHARE == 0
+
+
+def _padded(example: Example, size: int) -> Example:
+    """Mirror images that are smaller than a patch; what is added does not count."""
+    height, width = example.labels.shape
+    grow = ((0, max(0, size - height)), (0, max(0, size - width)))
+    if not any(after for _, after in grow):
+        return example
+    return Example(
+        example.name,
+        np.pad(example.rgb, (*grow, (0, 0)), mode="symmetric"),
+        np.pad(example.labels, grow),
+        np.pad(example.weight, grow),
+        None if example.distance is None else np.pad(example.distance, grow),
+    )

@@ -1,0 +1,1 @@
+"""Weights on disk: cards, versions, lineage, the bundled ones; safetensors only."""

@@ -1,0 +1,119 @@
+"""From a foreground and a distance map to numbered objects, and the distance map to learn from.
+
+The distance of a pixel is that to the nearest pixel outside its own object, divided by the largest of that
+object: a ridge in the middle of every object, small or large, and a valley where two of them touch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+
+def distance_target(ids: NDArray[Any]) -> NDArray[np.float32]:
+    """Distance to the outside of its own object, for every pixel.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (height, width)
+        Number of the object that a pixel belongs to; 0 is background. Numbers need not be consecutive, and
+        the pixels of an object need not be connected.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width)
+        In [0, 1]: 1 at the middle of every object, 0 in the background.
+
+    Notes
+    -----
+    The image's edge is not an outside: an object that is cut by it has its ridge where the rest would go on.
+    """
+    ids = np.asarray(ids)
+    target = np.zeros(ids.shape, np.float32)
+    if ids.size and ids.max() > ids.size:  # find_objects has one entry for every number up to the largest
+        ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape) + (0 if (ids == 0).any() else 1)
+    for number, box in enumerate(ndimage.find_objects(ids.astype(np.int64)), start=1):
+        if box is None:
+            continue
+        # One pixel around the object holds the nearest outside pixel of each of its pixels.
+        window = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        inside = ids[window] == number
+        distance = ndimage.distance_transform_edt(inside) if not inside.all() else inside
+        target[window][inside] = distance[inside] / distance.max()
+    return target
+
+
+def label_instances(
+    foreground: NDArray[Any],
+    distance: NDArray[Any],
+    *,
+    threshold: float = 0.5,
+    marker: float = 0.55,
+    smoothing: float = 1.0,
+    min_area: int = 12,
+) -> NDArray[np.int32]:
+    """Find the objects of a foreground and number them.
+
+    The connected parts of the high ground of the distance map grow by watershed until they fill the
+    foreground. A connected part of the foreground without high ground is one object.
+
+    Parameters
+    ----------
+    foreground : ndarray of bool or float, shape (height, width)
+        A mask, or the probability of the foreground.
+    distance : ndarray of float, shape (height, width)
+        What :func:`distance_target` defines, as the network predicts it.
+    threshold : float
+        Probability from which on a pixel is foreground.
+    marker : float
+        Height of the high ground, after smoothing.
+    smoothing : float
+        Standard deviation of the Gaussian that smooths the distance map, in pixels. Background does not
+        pull the map down: small objects keep their height.
+    min_area : int
+        Smaller objects are dropped, in pixels.
+
+    Returns
+    -------
+    ndarray of int32, shape (height, width)
+        0 is background; the objects have numbers from 1 on, in the raster order of their first pixels.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    foreground, distance = np.asarray(foreground), np.asarray(distance, np.float32)
+    if foreground.shape != distance.shape or foreground.ndim != 2:
+        raise ValueError(
+            f"foreground {foreground.shape} and distance {distance.shape} must be images of one size"
+        )
+    mask = foreground if foreground.dtype == bool else foreground >= threshold
+    if smoothing > 0:
+        weight = ndimage.gaussian_filter(mask.astype(np.float32), smoothing)
+        distance = ndimage.gaussian_filter(np.where(mask, distance, 0), smoothing) / np.maximum(weight, 1e-6)
+    markers, found = ndimage.label(mask & (distance >= marker))
+    parts, _ = ndimage.label(mask)
+    has_marker = np.zeros(int(parts.max()) + 1, bool)
+    has_marker[parts[markers > 0]] = True
+    ids = watershed(-distance, markers, mask=mask & has_marker[parts])  # type: ignore[no-untyped-call]
+    ids = np.where(mask & ~has_marker[parts], parts + found, ids)
+    return _renumbered(ids, min_area)
+
+
+def _renumbered(ids: NDArray[Any], min_area: int) -> NDArray[np.int32]:
+    """Drop small objects and number the others in the raster order of their first pixels."""
+    flat = ids.ravel()
+    pixels = np.flatnonzero(flat)
+    area = np.bincount(flat[pixels], minlength=1)
+    first = np.full(len(area), flat.size)
+    first[flat[pixels[::-1]]] = pixels[::-1]  # of repeated indices the last one stays: the first pixel
+    kept = np.flatnonzero((area >= min_area) & (area > 0))
+    numbers = np.zeros(len(area), np.int32)
+    numbers[kept[np.argsort(first[kept])]] = np.arange(1, len(kept) + 1)
+    renumbered: NDArray[np.int32] = numbers[ids]
+    return renumbered

@@ -1,0 +1,222 @@
+"""The segmenter: the pretext's U-Net at a fixed time step, with a class head and a distance head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.errors import MissingScaleError, UserError
+from napari_genselfdiff.models.weights import read_weights, save_weights
+
+BACKGROUND = "background"
+MAX_CLASSES = 17
+"""Background and up to 16 classes."""
+
+DEFAULT_TIMESTEP = 50
+"""Time step of the clean input; features are best at small, non-zero noise levels (Baranchuk et al. 2022)."""
+
+
+@dataclass(frozen=True)
+class SegmenterSpec:
+    """What a segmenter is, apart from its weights.
+
+    Attributes
+    ----------
+    config : UNetConfig
+        The network.
+    classes : tuple of str
+        Names; the first is the background.
+    mpp : float or None
+        Micrometres per pixel that the model works at; None when it was trained on images of unknown
+        resolution, which it then takes as they are.
+    instances : bool
+        Whether a distance head separates touching objects.
+    timestep : int
+        Time step that conditions the network.
+    downsample : float
+        Input pixels a model pixel; only used when ``mpp`` is None.
+    """
+
+    config: UNetConfig
+    classes: tuple[str, ...]
+    mpp: float | None
+    instances: bool = False
+    timestep: int = DEFAULT_TIMESTEP
+    downsample: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.classes) <= MAX_CLASSES:
+            raise UserError(
+                f"a model has 1 to {MAX_CLASSES - 1} classes beside the background",
+                f"{len(self.classes) - 1} were given",
+                "label fewer classes",
+            )
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the network."""
+        return len(self.classes) + int(self.instances)
+
+    def to_card(self) -> dict[str, Any]:
+        """Entries of the model card."""
+        return {
+            "kind": "segmenter",
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+            "mpp": self.mpp,
+            "instances": self.instances,
+            "timestep": self.timestep,
+            "downsample": self.downsample,
+            "input_range": [-1, 1],
+        }
+
+    def scale_for(self, mpp: float | None, which: str | Path) -> float:
+        """Input pixels a model pixel.
+
+        Parameters
+        ----------
+        mpp : float or None
+            Micrometres per pixel of the input.
+        which : str or Path
+            The input, for the message.
+
+        Raises
+        ------
+        MissingScaleError
+            If the model works at a known resolution and the input does not say its own.
+        """
+        if self.mpp is None:
+            return self.downsample
+        if mpp is None:
+            raise MissingScaleError(which)
+        return self.mpp / mpp
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any]) -> SegmenterSpec:
+        """Inverse of `to_card`; further entries of the card are left alone."""
+        return cls(
+            config=UNetConfig.from_dict(card["config"]),
+            classes=tuple(card["classes"]),
+            mpp=card["mpp"],
+            instances=card["instances"],
+            timestep=card["timestep"],
+            downsample=card["downsample"],
+        )
+
+
+class Segmenter(nn.Module):
+    """Class logits, and a distance map where the model knows instances.
+
+    Parameters
+    ----------
+    spec : SegmenterSpec
+    card : dict, optional
+        Where the weights come from; kept with them when they are saved.
+    """
+
+    def __init__(self, spec: SegmenterSpec, card: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.card = dict(card or {})
+        self.unet = UNet(spec.config, spec.channels)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Segment images.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, 3, height, width)
+            Images in [-1, 1]; sides are multiples of ``spec.config.stride``.
+
+        Returns
+        -------
+        logits : Tensor, shape (n, classes, height, width)
+            softmax over the classes gives probabilities.
+        distance : Tensor, shape (n, height, width), or None
+            Logits of the distance to the instance's border (sigmoid: 0 at the border, 1 in the middle).
+        """
+        t = torch.full((1,), self.spec.timestep, device=x.device)
+        out = self.unet(x, t).float()
+        count = len(self.spec.classes)
+        return out[:, :count], out[:, count] if self.spec.instances else None
+
+    def load_body(self, tensors: dict[str, Tensor]) -> None:
+        """Take all weights but the output layer from a U-Net (a pretext or another segmenter)."""
+        body = {k: v for k, v in tensors.items() if not k.startswith("output.")}
+        own = {k: v.shape for k, v in self.unet.state_dict().items() if not k.startswith("output.")}
+        if own != {k: v.shape for k, v in body.items()}:
+            raise UserError(
+                "the weights do not fit the network",
+                self.spec.config.name,
+                "choose weights that were made with the same --config",
+            )
+        self.unet.load_state_dict(body, strict=False)
+
+
+def build_segmenter(spec: SegmenterSpec, *, start: dict[str, Tensor] | None, seed: int = 0) -> Segmenter:
+    """Make a segmenter.
+
+    Parameters
+    ----------
+    spec : SegmenterSpec
+    start : dict of str to Tensor or None
+        Weights of a U-Net whose layers, but the output layer, are taken over; None for random ones.
+    seed : int
+        Seed of the random weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        segmenter = Segmenter(spec)
+    if start is not None:
+        segmenter.load_body(start)
+    return segmenter
+
+
+def copy_segmenter(segmenter: Segmenter) -> Segmenter:
+    """An independent copy, weights and card."""
+    copy = Segmenter(segmenter.spec, segmenter.card)
+    copy.load_state_dict(segmenter.state_dict())
+    return copy.to(next(segmenter.parameters()).device)
+
+
+def save_segmenter(segmenter: Segmenter, path: str | Path, **entries: Any) -> None:
+    """Write a segmenter (half precision) with its card, to which ``entries`` are added.
+
+    The segmenter in memory is rounded to what was written, so that it predicts the same after reloading.
+    """
+    path = Path(path)
+    segmenter.card = segmenter.card | entries | {"name": path.stem} | segmenter.spec.to_card()
+    save_weights(path, segmenter.unet.state_dict(), segmenter.card, half=True)
+    with torch.no_grad():
+        for parameter in segmenter.parameters():
+            parameter.copy_(parameter.half().float())
+
+
+def load_segmenter(path: str | Path) -> Segmenter:
+    """Read a segmenter.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged or not a segmenter.
+    """
+    tensors, card = read_weights(path)
+    if card.get("kind") != "segmenter":
+        raise UserError(
+            "these weights do not segment", path, "fine-tune from them first, or choose a segmenter"
+        )
+    try:
+        segmenter = Segmenter(SegmenterSpec.from_card(card), card)
+        segmenter.unet.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            "the weights do not fit the model card", path, "the file is damaged; export it anew"
+        ) from error
+    return segmenter.eval()

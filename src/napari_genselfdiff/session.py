@@ -1,0 +1,484 @@
+"""The state of one annotation session and what can be done in it; psygnal events, no Qt.
+
+A session is a folder: ``session.json`` (slide by reference and fingerprint, resolution, versions),
+``annotations/`` (the journal and what a person drew), ``predictions/`` (one pyramid a model) and ``models/``
+(the versions that fine-tuning made).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_genselfdiff.errors import MissingScaleError, UserError
+from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
+from napari_genselfdiff.files import write_text
+from napari_genselfdiff.geometry import Region, layer_count, layer_shape
+from napari_genselfdiff.models import library
+
+if TYPE_CHECKING:
+    from napari_genselfdiff.annotations import Annotations
+    from napari_genselfdiff.compute import Compute
+    from napari_genselfdiff.segmentation.network import Segmenter
+    from napari_genselfdiff.segmentation.store import PredictionStore
+    from napari_genselfdiff.slides import Slide
+
+FINE_TUNE_SECONDS = 40.0
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Version:
+    """One model of the session.
+
+    Attributes
+    ----------
+    name : str
+    path : str
+        Weights file, relative to the session's folder; absolute for models of the library.
+    parent : str or None
+        Version that it was trained from.
+    before, after : float or None
+        Dice of the parent and of this version on corrections that training did not see.
+    corrections : int
+        Position in the journal up to which corrections were used.
+    steps, seed : int
+    seconds : float
+    made : str
+        Time, ISO 8601, UTC.
+    """
+
+    name: str
+    path: str
+    parent: str | None = None
+    before: float | None = None
+    after: float | None = None
+    corrections: int = 0
+    steps: int = 0
+    seed: int = 0
+    seconds: float = 0.0
+    made: str = ""
+
+
+@dataclass(frozen=True)
+class Round:
+    """The outcome of a fine-tune.
+
+    Attributes
+    ----------
+    version : Version
+    accepted : bool
+        Whether the new model is better than the one before, or nothing was held out to tell.
+    message : str
+        The answer in plain words.
+    """
+
+    version: Version
+    accepted: bool
+    message: str
+
+
+class Session:
+    """One slide, its corrections, and the versions of its model.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the session lies; made when it does not exist, reopened when it does.
+    slide : Slide
+    compute : Compute, optional
+        Chosen automatically by default.
+    author : str
+        Written into the journal.
+
+    Attributes
+    ----------
+    slide : Slide
+    annotations : Annotations
+    versions : list of Version
+    model_changed, mpp_changed : Signal
+        Emitted in the thread that changed them.
+
+    Notes
+    -----
+    `segment` and `fine_tune` are generators that may run in another thread; the other methods belong to the
+    thread that owns the session.
+    """
+
+    model_changed = Signal(str)
+    mpp_changed = Signal(float)
+
+    def __init__(
+        self, folder: Path, slide: Slide, *, compute: Compute | None = None, author: str = ""
+    ) -> None:
+        from napari_genselfdiff.annotations import Annotations
+
+        self.folder = Path(folder)
+        self.slide = slide
+        self._compute = compute
+        self._segmenters: dict[str, Segmenter] = {}
+        self._stores: dict[str, PredictionStore] = {}
+        self.versions: list[Version] = []
+        self.current: str | None = None
+        self.previous: str | None = None
+        self.view: dict[str, Any] = {}
+        fingerprint = slide_fingerprint(slide)
+        self._load(fingerprint)
+        self.annotations: Annotations = Annotations.open(
+            self.folder / "annotations", shape=slide.shape, slide_id=fingerprint, author=author
+        )
+        self._fingerprint = fingerprint
+        self.save()
+
+    # ------------------------------------------------------------------ state
+
+    @property
+    def compute(self) -> Compute:
+        """Device, precision and threads."""
+        if self._compute is None:
+            from napari_genselfdiff.compute import choose_compute
+
+            self._compute = choose_compute()
+        return self._compute
+
+    @property
+    def model(self) -> Version | None:
+        """The version in use."""
+        return self._version(self.current) if self.current else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the model in use, the background first."""
+        return self.segmenter().spec.classes if self.current else ("background", "foreground")
+
+    def set_mpp(self, mpp: float) -> None:
+        """Say the slide's resolution, in micrometres per level-0 pixel; kept with the session."""
+        self.slide = self.slide.with_mpp(mpp)
+        self._stores.clear()
+        self.save()
+        self.mpp_changed.emit(mpp)
+
+    def use_model(self, name: str) -> None:
+        """Choose a version of the session, or a model of the library or a file.
+
+        Raises
+        ------
+        UserError
+            If there is none, or it is not a segmenter.
+        """
+        from napari_genselfdiff.segmentation.network import load_segmenter
+
+        if name not in {version.name for version in self.versions}:
+            path = library.resolve(name)
+            segmenter = load_segmenter(path)
+            name = path.stem
+            self._segmenters[name] = segmenter
+            self.versions.append(Version(name, str(path.resolve())))
+        if name != self.current:
+            self.previous, self.current = self.current, name
+            self.save()
+            self.model_changed.emit(name)
+
+    def segmenter(self, name: str | None = None) -> Segmenter:
+        """The network of a version, the one in use by default."""
+        from napari_genselfdiff.segmentation.network import load_segmenter
+
+        name = name or self.current
+        if name is None:
+            raise UserError("no model is chosen", self.slide.name, "choose a model from the list")
+        if name not in self._segmenters:
+            self._segmenters[name] = load_segmenter(self.folder / self._version(name).path)
+        return self._segmenters[name]
+
+    def scale(self) -> float:
+        """Level-0 pixels a pixel of the model in use.
+
+        Raises
+        ------
+        MissingScaleError
+            If the slide does not say its resolution and the model needs it.
+        """
+        return self.segmenter().spec.scale_for(self.slide.mpp, self.slide.path or self.slide.name)
+
+    def save(self) -> None:
+        """Write ``session.json``."""
+        if not hasattr(self, "annotations") or not self.annotations.read_only:
+            values = {
+                "format": FORMAT,
+                "slide": {
+                    "name": self.slide.name,
+                    "path": str(self.slide.path) if self.slide.path else None,
+                    "fingerprint": slide_fingerprint(self.slide),
+                    "mpp": self.slide.mpp,
+                },
+                "versions": [asdict(version) for version in self.versions],
+                "current": self.current,
+                "previous": self.previous,
+                "view": self.view,
+            }
+            write_text(self.folder / "session.json", json.dumps(values, indent=1))
+
+    def close(self) -> None:
+        """Finish writing and release the session's folder."""
+        self.save()
+        self.annotations.close()
+
+    # ------------------------------------------------------------- long work
+
+    def segment(
+        self,
+        region: Region,
+        *,
+        centre: tuple[float, float] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[Event]:
+        """Segment a region with the model in use; every tile is kept as soon as it is done.
+
+        Parameters
+        ----------
+        region : Region
+        centre : tuple of float, optional
+            ``(y, x)`` in level-0 pixels; the nearest tiles come first.
+        cancel : CancelToken, optional
+
+        Yields
+        ------
+        Event
+            As `predict_region` does; the `Prediction` is the result.
+        """
+        from napari_genselfdiff.segmentation.inference import predict_region
+
+        clipped = region.clipped(*self.slide.shape)
+        if clipped is None:
+            raise UserError(
+                "the view shows no part of the slide", self.slide.name, "move the slide into view"
+            )
+        scale, slide = self.scale(), self.slide
+        top, left = math.floor(clipped.y / scale), math.floor(clipped.x / scale)
+        bounds = math.ceil(slide.shape[0] / scale), math.ceil(slide.shape[1] / scale)
+        bottom = min(math.ceil(clipped.bottom / scale), bounds[0])
+        right = min(math.ceil(clipped.right / scale), bounds[1])
+        store = self._store(self.current or "")
+
+        def read(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+            return slide.read_scaled(y, x, height, width, scale=scale)
+
+        events = predict_region(
+            self.segmenter(),
+            read,
+            (top, left, bottom - top, right - left),
+            bounds=bounds,
+            scale=scale,
+            compute=self.compute,
+            centre=None if centre is None else (centre[0] / scale, centre[1] / scale),
+            cancel=cancel,
+        )
+        for event in events:
+            if isinstance(event, TileDone):
+                store.write_tile(event, (top, left))
+            yield event
+
+    def fine_tune(
+        self,
+        *,
+        seconds: float = FINE_TUNE_SECONDS,
+        steps: int | None = None,
+        seed: int = 0,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[Event]:
+        """Train a copy of the model in use on the corrections.
+
+        The new version is written to disk; `adopt` puts it to use.
+
+        Yields
+        ------
+        Event
+            As the fine-tune loop does; the result is a `Round`, or None when it was cancelled.
+
+        Raises
+        ------
+        UserError
+            If nothing was corrected yet.
+        """
+        from napari_genselfdiff.finetuning.corrections import correction_examples
+        from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
+        from napari_genselfdiff.segmentation.network import save_segmenter
+
+        parent, segmenter = self.current, self.segmenter()
+        position = self.annotations.position
+        training, held_out = correction_examples(
+            self.slide, self.annotations, segmenter, scale=self.scale(), compute=self.compute
+        )
+        settings = FineTuneSettings(seed=seed, learning_rate=5e-4)
+        for event in fine_tune(
+            segmenter,
+            training,
+            held_out,
+            compute=self.compute,
+            settings=settings,
+            seconds=seconds,
+            steps=steps,
+            cancel=cancel,
+        ):
+            if not isinstance(event, Finished):
+                yield event
+                continue
+            if event.cancelled:
+                yield Finished(None, "stopped; the model stays as it was", cancelled=True)
+                return
+            result = event.result
+            assert isinstance(result, FineTuneResult)
+            accepted, message = judge(result.before, result.after)
+            name = self._next_name()
+            version = Version(
+                name,
+                f"models/{name}{library.SUFFIX}",
+                parent,
+                result.before,
+                result.after,
+                position,
+                result.steps,
+                seed,
+                round(result.seconds, 1),
+                datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            save_segmenter(
+                result.segmenter,
+                self.folder / version.path,
+                parent=parent,
+                corrections=position,
+                steps=result.steps,
+                seed=seed,
+                scores={"dice_before": result.before, "dice_after": result.after},
+            )
+            self._segmenters[name] = result.segmenter.eval()
+            yield Finished(Round(version, accepted, message), message)
+
+    def adopt(self, outcome: Round) -> None:
+        """Keep a fine-tune's version, and put it to use if it was accepted."""
+        self.versions.append(outcome.version)
+        self.save()
+        if outcome.accepted:
+            self.use_model(outcome.version.name)
+
+    # ------------------------------------------------------------------ labels
+
+    def labels(
+        self, layer: int, y: int, x: int, height: int, width: int, *, version: str | None = None
+    ) -> NDArray[np.uint8]:
+        """Class of each pixel: what a person drew, else what the model said, else 0.
+
+        Parameters
+        ----------
+        layer : int
+            Pixels are ``2**layer`` level-0 pixels wide.
+        y, x, height, width : int
+            In the layer's pixels; parts beyond the slide are cut off.
+        version : str, optional
+            Whose predictions; those of the model in use by default.
+        """
+        from napari_genselfdiff.annotations import classes_of
+
+        region = Region(y, x, height, width).clipped(*layer_shape(self.slide.shape, layer))
+        if region is None:
+            return np.zeros((0, 0), np.uint8)
+        drawn = self.annotations.read(layer, region)
+        version = version or self.current
+        if version is None or (self.slide.mpp is None and not self._can_scale(version)):
+            classes = np.zeros(drawn.shape, np.uint8)
+        else:
+            predicted = self._store(version).read(layer, region)
+            classes = np.where(predicted > 0, predicted - 1, 0).astype(np.uint8)
+        return np.where(drawn > 0, classes_of(drawn), classes).astype(np.uint8)
+
+    def layer_count(self) -> int:
+        """Number of power-of-two layers of the slide."""
+        return layer_count(self.slide.shape)
+
+    # ---------------------------------------------------------------- internals
+
+    def _can_scale(self, version: str) -> bool:
+        return self.segmenter(version).spec.mpp is None
+
+    def _version(self, name: str) -> Version:
+        return next(version for version in self.versions if version.name == name)
+
+    def _next_name(self) -> str:
+        taken = {version.name for version in self.versions}
+        return next(name for i in range(1, 10_000) if (name := f"round-{i}") not in taken)
+
+    def _store(self, version: str) -> PredictionStore:
+        from napari_genselfdiff.segmentation.store import PredictionStore
+
+        if version not in self._stores:
+            scale = self.segmenter(version).spec.scale_for(self.slide.mpp, self.slide.path or self.slide.name)
+            # Another resolution of the slide means another grid: its predictions do not mix.
+            folder = self.folder / "predictions" / f"{version}-{scale:.4f}"
+            self._stores[version] = PredictionStore(folder, self.slide.shape, scale)
+        return self._stores[version]
+
+    def _load(self, fingerprint: str) -> None:
+        path = self.folder / "session.json"
+        if not path.exists():
+            return
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            versions = [Version(**entry) for entry in values["versions"]]
+            saved = values["slide"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError("the session file is damaged", path, "restore it from a copy") from error
+        if saved["fingerprint"] != fingerprint:
+            raise UserError(
+                "the session belongs to another slide", path, f"open {saved['path'] or saved['name']}"
+            )
+        self.versions = [v for v in versions if (self.folder / v.path).exists()]
+        names = {version.name for version in self.versions}
+        self.current = values["current"] if values["current"] in names else None
+        self.previous = values["previous"] if values["previous"] in names else None
+        self.view = values["view"]
+        if self.slide.mpp is None and saved["mpp"] is not None:
+            self.slide = self.slide.with_mpp(saved["mpp"])
+
+
+def judge(before: float | None, after: float | None) -> tuple[bool, str]:
+    """Whether a fine-tuned model replaces the one before, and the answer in plain words."""
+    if before is None or after is None:
+        return True, "too early to tell whether it is better: correct a few more places"
+    scores = f"Dice {before:.2f} -> {after:.2f} on the corrections that it did not see"
+    if after > before:
+        return True, f"better: {scores}"
+    return False, f"not better: {scores}; the model stays as it was"
+
+
+def slide_fingerprint(slide: Slide) -> str:
+    """SHA-256 that tells slides apart: size and both ends of a file, or shape and overview of an array."""
+    digest = hashlib.sha256()
+    if slide.path is not None and slide.path.is_file():
+        with slide.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(str(size).encode() + file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read())
+    else:
+        digest.update(repr(slide.shape).encode() + np.asarray(slide.levels[-1]).tobytes())
+    return digest.hexdigest()
+
+
+def default_folder(slide: Slide) -> Path:
+    """Where a slide's session lies unless the user says otherwise."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in slide.name)
+    return library.user_folder().parent / "sessions" / f"{safe}-{slide_fingerprint(slide)[:12]}"
+
+
+__all__ = ["MissingScaleError", "Round", "Session", "Version", "default_folder", "judge", "slide_fingerprint"]

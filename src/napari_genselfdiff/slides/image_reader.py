@@ -1,0 +1,51 @@
+"""PNG, JPEG, BMP and other pictures, read whole by Pillow."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.slides.colours import ArraySource, as_rgb
+from napari_genselfdiff.slides.levels import Level
+from napari_genselfdiff.slides.slide import Slide, build_slide
+
+
+def read(path: Path) -> Slide | None:
+    """Open a picture; None when Pillow does not know the format.
+
+    Raises
+    ------
+    UserError
+        If the picture is damaged, has more than 8 bits or is too large to hold in memory.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        return None
+    try:
+        with warnings.catch_warnings():
+            # up to the size at which it refuses, Pillow warns of what it takes for a bomb
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise UserError(
+                        "the image has more than 8 bits a colour", path, "save it as an 8-bit RGB image"
+                    )
+                transparent = "A" in image.mode or "transparency" in image.info
+                pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
+    except UnidentifiedImageError:
+        return None
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            "the picture is too large to be opened whole", path, "convert it to a tiled TIFF or OME-Zarr"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"the image could not be read ({error})", path, "it may be damaged: copy or download it again"
+        ) from error
+    pixels = as_rgb(pixels)
+    level = Level(ArraySource(pixels, "yxc", name=path), (pixels.shape[0], pixels.shape[1]), cached=False)
+    return build_slide(path.name, [level], [1.0], backend="pillow", path=path)

@@ -1,0 +1,171 @@
+"""Scanner formats, read by OpenSlide."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.slides.colours import as_rgb, damaged
+from napari_genselfdiff.slides.levels import (
+    WHITE,
+    Calibration,
+    Level,
+    Pixels,
+    tile_side,
+    whole_downsample,
+)
+from napari_genselfdiff.slides.slide import PLAUSIBLE_MPP, Slide, build_slide, plausible_mpp
+from napari_genselfdiff.slides.tiff_reader import is_tiff, level_of_size
+
+if TYPE_CHECKING:
+    from openslide import OpenSlide
+
+# OpenSlide takes the first page of any tiled TIFF, a fluorescence channel too: tifffile knows better.
+NOT_OURS = (None, "generic-tiff")
+
+
+class SlideFile:
+    """An OpenSlide handle that is opened when needed, once a process.
+
+    A handle may be used from many threads but not across a fork, and a read error leaves it unusable for
+    good: it is dropped then, so that one damaged tile does not take the rest of the slide with it. A dropped
+    handle closes itself when the last thread has left it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: OpenSlide | None = None
+        self._process = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[SlideFile], tuple[Path]]:
+        return SlideFile, (self.path,)
+
+    def handle(self) -> OpenSlide:
+        """Return the open slide."""
+        from openslide import OpenSlide
+
+        with self._lock:
+            if self._handle is None or self._process != os.getpid():
+                self._handle = OpenSlide(self.path)
+                self._process = os.getpid()
+            return self._handle
+
+    def drop(self, handle: OpenSlide) -> None:
+        """Forget a handle that failed."""
+        with self._lock:
+            if self._handle is handle:
+                self._handle = None
+
+
+class OpenSlideSource:
+    """Source of one level of an OpenSlide file."""
+
+    def __init__(
+        self, file: SlideFile, level: int, downsample: float, background: tuple[int, int, int]
+    ) -> None:
+        self.file, self.level, self.downsample, self.background = file, level, downsample, background
+
+    def __call__(self, y: int, x: int, height: int, width: int) -> Pixels:
+        """Read pixels inside the level."""
+        from openslide import OpenSlideError
+
+        place = (round(x * self.downsample), round(y * self.downsample))  # OpenSlide counts in level 0
+        handle = None
+        try:
+            handle = self.file.handle()
+            image = handle.read_region(place, self.level, (width, height))
+        except (OpenSlideError, OSError) as error:
+            if handle is not None:
+                self.file.drop(handle)
+            raise damaged(self.file.path, error) from error
+        return as_rgb(np.asarray(image), background=self.background)
+
+
+def read(path: Path) -> Slide | None:
+    """Open a slide of a format that OpenSlide knows; None for all others.
+
+    Raises
+    ------
+    UserError
+        If OpenSlide knows the format but cannot read this file.
+    """
+    from openslide import OpenSlide, OpenSlideError
+
+    if path.is_dir() or OpenSlide.detect_format(path) in NOT_OURS:
+        return None
+    file = SlideFile(path)
+    try:
+        slide = file.handle()
+    except OpenSlideError as error:
+        if is_tiff(path):
+            return None
+        # the message repeats the path in front of the reason
+        reason = str(error).replace(str(path), "").removeprefix("Reading : ")
+        raise UserError(
+            f"OpenSlide could not read this slide ({reason})",
+            path,
+            "the file is damaged or of a kind that OpenSlide does not know: "
+            "convert it to OME-TIFF (with Bio-Formats or QuPath, for example) and open that",
+        ) from error
+
+    levels, downsamples = [], []
+    size = _size(slide, 0)
+    background = _background(slide)
+    for index, factor in enumerate(slide.level_downsamples):
+        level_size = _size(slide, index)
+        level = None
+        if factor != round(factor) and is_tiff(path):
+            # OpenSlide puts such a level's pixels between level-0 pixels and blends neighbours
+            level = level_of_size(path, level_size)
+        if level is None:
+            source = OpenSlideSource(file, index, factor, background)
+            level = Level(source, level_size, tile=_tile(slide, index))
+        levels.append(level)
+        downsamples.append(whole_downsample(size, level_size))
+    return build_slide(
+        path.name,
+        levels,
+        downsamples,
+        backend="openslide",
+        calibration=_calibration(slide),
+        path=path,
+    )
+
+
+def _size(slide: OpenSlide, level: int) -> tuple[int, int]:
+    width, height = slide.level_dimensions[level]
+    return height, width
+
+
+def _tile(slide: OpenSlide, level: int) -> tuple[int, int]:
+    def side(name: str) -> int:
+        return tile_side(int(slide.properties.get(f"openslide.level[{level}].tile-{name}", 0)))
+
+    return side("height"), side("width")
+
+
+def _calibration(slide: OpenSlide) -> Calibration:
+    mpp = plausible_mpp(
+        [_number(slide, "openslide.mpp-x"), _number(slide, "openslide.mpp-y")],
+        low=PLAUSIBLE_MPP[0],
+        high=PLAUSIBLE_MPP[1],
+    )
+    return Calibration(mpp, _number(slide, "openslide.objective-power"))
+
+
+def _number(slide: OpenSlide, name: str) -> float | None:
+    try:
+        return float(slide.properties[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def _background(slide: OpenSlide) -> tuple[int, int, int]:
+    colour = bytes.fromhex(slide.properties.get("openslide.background-color", f"{WHITE:02x}" * 3))
+    return colour[0], colour[1], colour[2]

@@ -1,0 +1,180 @@
+"""The slide that every other room works on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.slides.levels import Calibration, Level
+from napari_genselfdiff.slides.pyramid import complete_pyramid
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+PLAUSIBLE_MPP = (0.01, 100.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """A lazy pyramid of an RGB image. Made by ``open_slide`` and ``slide_from_arrays``.
+
+    Attributes
+    ----------
+    name : str
+        The file's or layer's name.
+    levels : tuple of dask arrays, uint8, shape (height, width, 3)
+        Level 0, the full resolution, first.
+    downsamples : tuple of float
+        How many level-0 pixels a pixel of each level is wide; 1.0 first.
+    mpp : float or None
+        Micrometres per level-0 pixel; None when the file does not say.
+    objective_power : float or None
+        Magnification of the objective; None when the file does not say.
+    backend : str
+        What reads the pixels.
+    path : Path or None
+        None for images that are in memory.
+
+    Notes
+    -----
+    Reading is safe from any thread, and a slide can be pickled: file handles are opened again in the process
+    that reads. Label, macro and thumbnail images of a file are never a part of it.
+    """
+
+    name: str
+    levels: tuple[da.Array, ...]
+    downsamples: tuple[float, ...]
+    mpp: float | None
+    objective_power: float | None
+    backend: str
+    path: Path | None
+    _readers: tuple[Level, ...] = field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in level-0 pixels."""
+        return self._readers[0].size
+
+    def with_mpp(self, mpp: float) -> Slide:
+        """Return the same slide with another resolution.
+
+        Parameters
+        ----------
+        mpp : float
+            Micrometres per level-0 pixel, 0.01 to 100.
+
+        Raises
+        ------
+        UserError
+            If it is not in that range.
+        """
+        low, high = PLAUSIBLE_MPP
+        if not low <= mpp <= high:
+            raise UserError(
+                f"{mpp:g} micrometres per pixel cannot be the resolution of a slide",
+                self.path or self.name,
+                f"give a number from {low:g} to {high:g}; 0.25 is typical of a 40x scan, 0.5 of 20x",
+            )
+        return replace(self, mpp=float(mpp))
+
+    def best_level(self, downsample: float) -> int:
+        """Index of the coarsest level whose downsample is at most ``downsample`` (1 % tolerance)."""
+        fitting = [i for i, factor in enumerate(self.downsamples) if factor <= downsample * 1.01]
+        return fitting[-1] if fitting else 0
+
+    def read(self, y: int, x: int, height: int, width: int, *, level: int = 0) -> NDArray[np.uint8]:
+        """Read a rectangle of one level.
+
+        Parameters
+        ----------
+        y, x, height, width : int
+            In pixels of that level; what lies outside the slide is white.
+        level : int
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width, 3)
+
+        Raises
+        ------
+        UserError
+            If that part of the file is damaged.
+        """
+        return self._readers[level].read(y, x, height, width)
+
+    def read_scaled(self, y: int, x: int, height: int, width: int, *, scale: float) -> NDArray[np.uint8]:
+        """Read a rectangle of the slide as it looks at another pixel size.
+
+        Parameters
+        ----------
+        y, x, height, width : int
+            In pixels of the one grid that covers the slide with pixels ``scale`` level-0 pixels wide, and
+            that starts at level-0 pixel (0, 0).
+        scale : float
+            Positive; below 1 enlarges.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width, 3)
+            Antialiased. An exact copy where ``scale`` is the downsample of a level.
+
+        Notes
+        -----
+        A pixel depends on its place on the grid and not on how the region was cut (to one grey level):
+        Pillow filters over the pixels around its ``box``, so the source is read with a margin as wide as
+        the filter and the box says where the region lies in it, to a fraction of a pixel.
+        """
+        from PIL import Image
+
+        if not (scale > 0 and math.isfinite(scale)):
+            raise ValueError(f"scale must be positive, not {scale}")
+        level = self.best_level(scale)
+        ratio = scale / self.downsamples[level]
+        if math.isclose(ratio, 1, rel_tol=1e-6):
+            return self.read(y, x, height, width, level=level)
+        if not height or not width:
+            return np.empty((height, width, 3), np.uint8)
+        margin = math.ceil(max(ratio, 1)) + 2
+        top, left = math.floor(y * ratio) - margin, math.floor(x * ratio) - margin
+        bottom = math.ceil((y + height) * ratio) + margin
+        right = math.ceil((x + width) * ratio) + margin
+        source = self.read(top, left, bottom - top, right - left, level=level)
+        box = (x * ratio - left, y * ratio - top, (x + width) * ratio - left, (y + height) * ratio - top)
+        image = Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR, box=box)
+        return np.array(image)
+
+
+def build_slide(
+    name: str,
+    levels: Sequence[Level],
+    downsamples: Sequence[float],
+    *,
+    backend: str,
+    calibration: Calibration = Calibration(),  # noqa: B008 - a named tuple is immutable
+    path: Path | None = None,
+) -> Slide:
+    """Make a slide of what a reader found, with the missing levels of its pyramid added."""
+    readers, factors = complete_pyramid(list(levels), list(downsamples))
+    return Slide(
+        name=name,
+        levels=tuple(level.as_dask() for level in readers),
+        downsamples=factors,
+        mpp=calibration.mpp,
+        objective_power=calibration.objective_power,
+        backend=backend,
+        path=path,
+        _readers=readers,
+    )
+
+
+def plausible_mpp(values: Sequence[float | None], *, low: float, high: float) -> float | None:
+    """Mean of the resolutions along the axes, or None where one is missing or out of range."""
+    known = [value for value in values if value is not None and low <= value <= high]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -1,0 +1,1 @@
+"""Dock widgets: show the session, forward clicks; thin."""

@@ -1,0 +1,27 @@
+"""Labels of the view, taken away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_genselfdiff.geometry import Region
+
+if TYPE_CHECKING:
+    from napari_genselfdiff.session import Session
+
+
+def export_view(session: Session, region: Region, path: Path) -> str:
+    """Write the labels of a region; returns what was done, in plain words."""
+    from napari_genselfdiff.exchange.labels import write_labels
+
+    labels = session.labels(0, region.y, region.x, region.height, region.width)
+    write_labels(
+        path,
+        labels,
+        mpp=session.slide.mpp,
+        class_names=session.classes,
+        offset=(region.y, region.x),
+        name=session.slide.name,
+    )
+    return f"Saved {path}"

@@ -1,0 +1,232 @@
+"""The parts of the dock, one a step of the session: they show values and emit what was clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_genselfdiff.widgets.colors import class_color
+from napari_genselfdiff.widgets.curve import LossCurve
+
+PRIMARY = "QPushButton:enabled { font-weight: bold; background: #0072B2; color: white; }"
+
+
+def _button(text: str, tooltip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tooltip)
+    return button
+
+
+class SlideSection(QGroupBox):
+    """Which slide, and its resolution."""
+
+    open_clicked = Signal()
+    mpp_given = Signal(float)
+
+    def __init__(self, layers: QWidget) -> None:
+        super().__init__("1  Slide")
+        self.open_button = _button("Open slide...", "open a whole-slide image or any RGB image from disk")
+        self.open_button.clicked.connect(self.open_clicked)
+        self.info = QLabel("Drag a slide into the window, or open one.")
+        self.info.setWordWrap(True)
+        self.warning = QLabel()
+        self.warning.setWordWrap(True)
+        self.warning.setVisible(False)
+        self.mpp = QDoubleSpinBox()
+        self.mpp.setRange(0.05, 20)
+        self.mpp.setDecimals(4)
+        self.mpp.setValue(0.25)
+        self.mpp.setSuffix(" µm/px")
+        self.mpp.setToolTip("micrometres per pixel: about 0.25 for a 40x scan, 0.5 for 20x, 1.0 for 10x")
+        self.mpp_button = _button("Use", "say that the slide has this resolution")
+        self.mpp_button.clicked.connect(lambda: self.mpp_given.emit(self.mpp.value()))
+        self.ask_mpp = QWidget()
+        row = QHBoxLayout(self.ask_mpp)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Resolution:"))
+        row.addWidget(self.mpp, 1)
+        row.addWidget(self.mpp_button)
+        self.ask_mpp.setVisible(False)
+        layout = QVBoxLayout(self)
+        top = QHBoxLayout()
+        top.addWidget(layers, 1)
+        top.addWidget(self.open_button)
+        layout.addLayout(top)
+        layout.addWidget(self.info)
+        layout.addWidget(self.ask_mpp)
+        layout.addWidget(self.warning)
+
+    def show_slide(self, info: str, *, ask_mpp: bool, warning: str = "") -> None:
+        """Show what is known of the slide."""
+        self.info.setText(info)
+        self.ask_mpp.setVisible(ask_mpp)
+        self.warning.setText(warning)
+        self.warning.setVisible(bool(warning))
+
+
+class SegmentSection(QGroupBox):
+    """Which model, and the one click."""
+
+    segment_clicked = Signal()
+    model_chosen = Signal(str)
+    previous_clicked = Signal()
+    compare_toggled = Signal(bool)
+
+    def __init__(self) -> None:
+        super().__init__("2  Segment")
+        self.models = QComboBox()
+        self.models.setToolTip("the model that segments; every fine-tune adds a version to this list")
+        self.models.textActivated.connect(self.model_chosen)
+        self.segment_button = _button(
+            "Segment view", "segment what is on the screen, the middle of the view first"
+        )
+        self.segment_button.setDefault(True)
+        self.segment_button.setStyleSheet(PRIMARY)
+        self.segment_button.clicked.connect(self.segment_clicked)
+        self.previous_button = _button("Previous model", "go back to the model that was used before")
+        self.previous_button.clicked.connect(self.previous_clicked)
+        self.compare = QCheckBox("Show before")
+        self.compare.setToolTip("show what the previous model said, to compare")
+        self.compare.toggled.connect(self.compare_toggled)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.models)
+        layout.addWidget(self.segment_button)
+        row = QHBoxLayout()
+        row.addWidget(self.previous_button)
+        row.addWidget(self.compare)
+        layout.addLayout(row)
+
+    def show_models(self, names: Sequence[str], details: Sequence[str], current: str | None) -> None:
+        """Fill the list; ``details`` become tooltips."""
+        self.models.blockSignals(True)
+        self.models.clear()
+        for index, (name, detail) in enumerate(zip(names, details, strict=True)):
+            self.models.addItem(name)
+            self.models.setItemData(index, detail, Qt.ItemDataRole.ToolTipRole)
+        if current in names:
+            self.models.setCurrentText(current)
+        self.models.blockSignals(False)
+
+
+class CorrectSection(QGroupBox):
+    """The editable window and its classes."""
+
+    correct_clicked = Signal()
+    accept_clicked = Signal()
+    undo_clicked = Signal()
+    redo_clicked = Signal()
+    class_chosen = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__("3  Correct")
+        self.correct_button = _button(
+            "Correct here", "make the view editable at this magnification; press again after moving"
+        )
+        self.correct_button.clicked.connect(self.correct_clicked)
+        self.accept_button = _button(
+            "This view is right", "everything in the editable window is right as it stands now"
+        )
+        self.accept_button.clicked.connect(self.accept_clicked)
+        self.undo_button = _button("Undo", "take the last stroke back (Ctrl+Z)")
+        self.undo_button.clicked.connect(self.undo_clicked)
+        self.redo_button = _button("Redo", "do it again (Ctrl+Shift+Z)")
+        self.redo_button.clicked.connect(self.redo_clicked)
+        self.classes = QComboBox()
+        self.classes.setToolTip("what the brush paints; keys 0 to 9 choose it, 0 is the background (eraser)")
+        self.classes.activated.connect(self.class_chosen)
+        layout = QGridLayout(self)
+        layout.addWidget(self.correct_button, 0, 0)
+        layout.addWidget(self.accept_button, 0, 1)
+        layout.addWidget(self.classes, 1, 0, 1, 2)
+        layout.addWidget(self.undo_button, 2, 0)
+        layout.addWidget(self.redo_button, 2, 1)
+
+    def show_classes(self, names: Sequence[str]) -> None:
+        """Fill the list of classes with their colours and keys."""
+        self.classes.clear()
+        for label, name in enumerate(names):
+            pixmap = QPixmap(14, 14)
+            pixmap.fill(QColor(class_color(label)) if label else QColor("transparent"))
+            self.classes.addItem(QIcon(pixmap), f"{label}  {name}")
+        self.classes.setCurrentIndex(min(1, len(names) - 1))
+
+
+class FineTuneSection(QGroupBox):
+    """Corrections become a better model."""
+
+    fine_tune_clicked = Signal()
+
+    def __init__(self) -> None:
+        super().__init__("4  Fine-tune")
+        self.button = _button(
+            "Fine-tune", "train a copy of the model on your corrections; you can go on correcting meanwhile"
+        )
+        self.button.clicked.connect(self.fine_tune_clicked)
+        self.curve = LossCurve()
+        self.answer = QLabel("Correct a few places first.")
+        self.answer.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.button)
+        layout.addWidget(self.curve)
+        layout.addWidget(self.answer)
+
+
+class StatusSection(QWidget):
+    """What is running, how long it will take, and Cancel."""
+
+    cancel_clicked = Signal()
+    export_clicked = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.cancel_button = _button("Cancel", "stop the running work; what is done is kept")
+        self.cancel_button.clicked.connect(self.cancel_clicked)
+        self.export_button = _button(
+            "Export labels...", "save the view's labels as a mask, OME-Zarr, GeoJSON or table"
+        )
+        self.export_button.clicked.connect(self.export_clicked)
+        self.text = QLabel("Ready.")
+        self.text.setWordWrap(True)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        row = QHBoxLayout()
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.cancel_button)
+        layout.addLayout(row)
+        layout.addWidget(self.text)
+        layout.addWidget(self.export_button)
+        self.show_idle("Ready.")
+
+    def show_running(self, text: str, share: float | None, seconds_left: float | None) -> None:
+        """Show running work; ``share`` is 0 to 1, or None when it is not known."""
+        self.bar.setRange(0, 0 if share is None else 1000)
+        if share is not None:
+            self.bar.setValue(int(1000 * share))
+        left = "" if seconds_left is None else f", {max(0, round(seconds_left))} s left"
+        self.text.setText(f"{text}{left}")
+        self.cancel_button.setEnabled(True)
+
+    def show_idle(self, text: str) -> None:
+        """Show the outcome."""
+        self.bar.setRange(0, 1000)
+        self.bar.setValue(0)
+        self.text.setText(text)
+        self.cancel_button.setEnabled(False)

@@ -1,0 +1,101 @@
+"""The one adapter between generators of events and Qt threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+from qtpy.QtCore import QObject
+from superqt.utils import create_worker
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import CancelToken, Event
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 30.0
+"""How long closing waits for the last step of running work."""
+
+
+class Job(QObject):
+    """A generator of events that runs in a thread of its own.
+
+    Parameters
+    ----------
+    events : iterator of Event
+        Runs in the thread; must not touch Qt.
+    cancel : CancelToken
+        The token that ``events`` honours.
+    on_event : callable
+        Called in the thread of the interface for each event.
+    on_error : callable
+        Called there with one line of text when the work failed.
+    on_end : callable
+        Called there once, last, however it ended.
+    """
+
+    def __init__(
+        self,
+        events: Iterator[Event],
+        cancel: CancelToken,
+        *,
+        on_event: Callable[[Event], None],
+        on_error: Callable[[str], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._cancel = cancel
+        self._on_event, self._on_error, self._on_end = on_event, on_error, on_end
+        self._closed = False
+        self._done = threading.Event()
+        self._worker = create_worker(_guarded, events, self._done, _start_thread=False)
+        self._worker.yielded.connect(self._receive)
+        self._worker.finished.connect(self._ended)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """Ask the work to stop; honoured within one step."""
+        self._cancel.cancel()
+
+    def close(self) -> None:
+        """Stop the work, wait for its last step, and say nothing more."""
+        self._closed = True
+        self._cancel.cancel()
+        self._done.wait(PATIENCE_SECONDS)
+
+    def _receive(self, event: Event | _Failure) -> None:
+        if self._closed:
+            return
+        if isinstance(event, _Failure):
+            self._on_error(event.message)
+        else:
+            self._on_event(event)
+
+    def _ended(self, _nothing: None = None) -> None:
+        if not self._closed:
+            self._on_end()
+
+
+class _Failure:
+    """An exception on its way to the interface."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+def _guarded(events: Iterator[Event], done: threading.Event) -> Iterator[Event | _Failure]:
+    """Pass events on; an exception becomes the last one.
+
+    superqt's worker returns a ``RuntimeError`` instead of raising it and then never finishes, and torch's
+    errors are of that type: none may leave this generator.
+    """
+    try:
+        yield from events
+    except UserError as error:
+        yield _Failure(str(error))
+    except Exception as error:
+        logger.exception("background work failed")
+        yield _Failure(f"something went wrong: {error} (details are in the log)")
+    finally:
+        done.set()

@@ -1,0 +1,333 @@
+"""Label maps in and out of every kind of file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.exchange.labels import convert, read_labels, write_labels
+
+NAMES = ("background", "tumour", "stroma")
+KINDS = (".png", ".tif", ".zarr", ".geojson")
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def class_map() -> np.ndarray:
+    labels = np.zeros((30, 40), np.uint8)
+    labels[2:20, 3:18] = 1
+    labels[6:12, 6:12] = 2
+    labels[25:, 30:] = 255
+    return labels
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_classes_come_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    write_labels(path, class_map(), mpp=0.5, class_names=NAMES, offset=(100, 2000), downsample=2)
+    labels, info = read_labels(path)
+    np.testing.assert_array_equal(labels, class_map())
+    assert info == {
+        "mpp": 0.5,
+        "class_names": NAMES,
+        "offset": (100, 2000),
+        "downsample": 2.0,
+        "instances": False,
+        "object_classes": {},
+    }
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary files stay
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_objects_and_their_classes_come_back(tmp_path: Path, suffix: str) -> None:
+    ids = np.zeros((30, 40), np.int32)
+    ids[3:6, 3:6], ids[7:11, 7:11], ids[15:19, 4:9], ids[25:28, 30:35] = 900, 5, 12, 5
+    write_labels(tmp_path / f"out{suffix}", class_map(), class_names=NAMES, instances=ids)
+    labels, info = read_labels(tmp_path / f"out{suffix}")
+    np.testing.assert_array_equal(labels, ids)
+    assert info["instances"]
+    assert info["object_classes"] == {5: 2}
+
+
+@given(labels=arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 4)))
+@SLOW
+@pytest.mark.parametrize("suffix", KINDS)
+def test_any_map_comes_back(tmp_path: Path, suffix: str, labels: np.ndarray) -> None:
+    write_labels(tmp_path / f"any{suffix}", labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / f"any{suffix}")[0], labels)
+
+
+def test_conversion_through_every_kind(tmp_path: Path) -> None:
+    chain = [
+        tmp_path / f"{i}{suffix}" for i, suffix in enumerate((".png", ".geojson", ".zarr", ".tif", ".png"))
+    ]
+    write_labels(chain[0], class_map(), mpp=0.25, class_names=NAMES)
+    for source, target in pairwise(chain):
+        convert(source, target)
+    labels, info = read_labels(chain[-1])
+    np.testing.assert_array_equal(labels, class_map())
+    assert (info["mpp"], info["class_names"]) == (0.25, NAMES)
+
+
+def test_unknown_suffix_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.png, \.tif, \.tiff, \.zarr, \.geojson, \.csv"):
+        write_labels(tmp_path / "out.xyz", class_map())
+
+
+def test_png_has_16_bits_at_most(tmp_path: Path) -> None:
+    ids = np.array([[0, 65535]])
+    write_labels(tmp_path / "ids.png", ids > 0, instances=ids)
+    assert np.asarray(Image.open(tmp_path / "ids.png")).max() == 65535
+    with pytest.raises(UserError, match="65536"):
+        write_labels(tmp_path / "more.png", ids > 0, instances=ids + 1)
+    assert not (tmp_path / "more.png").exists()
+
+
+def test_tiff_says_its_resolution_to_other_programs(tmp_path: Path) -> None:
+    ids = np.zeros((700, 600), np.int32)
+    ids[5, 5] = 70_000
+    write_labels(tmp_path / "ids.tif", ids > 0, instances=ids, mpp=0.25)
+    with tifffile.TiffFile(tmp_path / "ids.tif") as file:
+        page = file.pages.first
+        assert (page.dtype, page.is_tiled, page.compression.name) == (np.uint32, True, "ADOBE_DEFLATE")
+        x, unit = page.tags["XResolution"].value, page.tags["ResolutionUnit"].value
+    assert (x[0] / x[1], unit) == (40_000, 3)
+
+
+def test_files_of_other_programs(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", class_map(), resolution=(20_000, 20_000), resolutionunit="CENTIMETER"
+    )
+    assert read_labels(tmp_path / "a.tif")[1]["mpp"] == 0.5
+    tifffile.imwrite(tmp_path / "b.tif", class_map(), resolution=(72, 72), resolutionunit="INCH")
+    assert read_labels(tmp_path / "b.tif")[1]["mpp"] is None
+    Image.fromarray(class_map() > 0).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "bits.png")[0], class_map() > 0)
+    Image.fromarray(np.array([[0, 256]], np.uint16)).save(tmp_path / "ids.png")
+    assert read_labels(tmp_path / "ids.png")[1]["instances"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".geojson", ".zarr"])
+def test_damaged_and_missing_files_are_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bad{suffix}"
+    with pytest.raises(UserError, match=f"bad{suffix}"):
+        read_labels(path)
+    if suffix == ".zarr":
+        path.mkdir()
+    else:
+        path.write_bytes(b"not labels")
+    with pytest.raises(UserError, match=f"bad{suffix}"):
+        read_labels(path)
+
+
+def test_pictures_are_not_labels(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "picture.png")
+    with pytest.raises(UserError, match="one channel"):
+        read_labels(tmp_path / "picture.png")
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 5), np.float32))
+    with pytest.raises(UserError, match="whole numbers"):
+        read_labels(tmp_path / "float.tif")
+
+
+def test_table_of_a_known_rectangle(tmp_path: Path) -> None:
+    write_labels(tmp_path / "t.csv", class_map(), mpp=0.5, class_names=NAMES, offset=(100, 200))
+    table = rows(tmp_path / "t.csv")
+    assert [row["class"] for row in table] == ["tumour", "stroma"]  # what is not labelled is no object
+    stroma = table[1]
+    assert float(stroma["area_px"]) == 36
+    assert float(stroma["area_um2"]) == 9
+    assert float(stroma["perimeter_um"]) == 10
+    assert (float(stroma["centroid_x"]), float(stroma["centroid_y"])) == (208.5, 108.5)
+    assert (float(stroma["eccentricity"]), float(stroma["solidity"])) == (0, 1)
+
+
+def test_table_without_resolution_and_of_tiny_objects(tmp_path: Path) -> None:
+    labels = np.zeros((9, 9), np.uint8)
+    labels[1, 1] = labels[3, 2:7] = labels[5:7, 1:3] = 1
+    write_labels(tmp_path / "t.csv", labels)
+    table = rows(tmp_path / "t.csv")
+    assert [row["area_px"] for row in table] == ["1", "5", "4"]
+    assert "area_um2" not in table[0]
+    write_labels(tmp_path / "empty.csv", labels * 0)
+    assert rows(tmp_path / "empty.csv") == []
+    assert (tmp_path / "empty.csv").read_text().startswith("id,class,area_px")
+
+
+def test_table_keeps_the_ids_of_objects(tmp_path: Path) -> None:
+    ids = np.zeros((9, 9), np.int32)
+    ids[1:3, 1:3], ids[5:8, 5:8] = 40, 7
+    write_labels(tmp_path / "t.csv", ids > 0, instances=ids, downsample=4)
+    table = rows(tmp_path / "t.csv")
+    assert [row["id"] for row in table] == ["7", "40"]
+    assert float(table[1]["centroid_x"]) == 7.5  # level-0 pixels 4 to 11
+
+
+def test_qupath_reads_what_we_write(tmp_path: Path) -> None:
+    write_labels(tmp_path / "a.geojson", class_map(), class_names=NAMES, offset=(10, 1000))
+    collection = json.loads((tmp_path / "a.geojson").read_text())
+    assert collection["type"] == "FeatureCollection"
+    by_name = {f["properties"]["classification"]["name"]: f for f in collection["features"]}
+    assert set(by_name) == {"tumour", "stroma", "Ignore*"}
+    stroma = by_name["stroma"]
+    assert stroma["type"] == "Feature"
+    assert stroma["properties"]["objectType"] == "annotation"
+    assert len(stroma["properties"]["classification"]["color"]) == 3
+    assert stroma["geometry"]["type"] == "Polygon"
+    assert sorted(map(tuple, stroma["geometry"]["coordinates"][0][:-1])) == [
+        (1006, 16),
+        (1006, 22),
+        (1012, 16),
+        (1012, 22),
+    ]
+    assert len(by_name["tumour"]["geometry"]["coordinates"]) == 2  # an outside and a hole
+    write_labels(tmp_path / "b.geojson", class_map() > 0, instances=(class_map() > 0) * 3)
+    (feature,) = json.loads((tmp_path / "b.geojson").read_text())["features"]
+    assert feature["properties"]["objectType"] == "detection"
+    assert feature["geometry"]["type"] == "MultiPolygon"
+
+
+def test_what_qupath_wrote_is_drawn(tmp_path: Path) -> None:
+    def feature(name: str | None, points: list[list[float]], kind: str = "annotation") -> dict[str, object]:
+        classification = {"classification": {"name": name, "color": [1, 2, 3]}} if name else {}
+        geometry = {"type": "Polygon", "coordinates": [points]}
+        return {"type": "Feature", "geometry": geometry, "properties": {"objectType": kind, **classification}}
+
+    small, large = [[2, 2], [5, 2], [5, 4], [2, 4], [2, 2]], [[0, 0], [8, 0], [8, 6], [0, 6], [0, 0]]
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {}}
+    features = [feature("Tumor", small), feature("Stroma", large), point]
+    path = tmp_path / "q.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    labels, info = read_labels(path)
+    assert info["class_names"] == ("background", "Stroma", "Tumor")
+    assert labels.shape == (6, 8)
+    assert (labels[2:4, 2:5] == 2).all()  # the smaller one lies on top
+    assert (labels == 1).sum() == 48 - 6
+    labels, info = read_labels(path, size=(10, 20), class_names=("other", "Tumor", "Stroma"))
+    assert labels.shape == (10, 20)
+    assert (labels == 1).sum() == 6
+
+    path.write_text(json.dumps([feature(None, small, "detection"), feature(None, large, "detection")]))
+    labels, info = read_labels(path)
+    assert info["instances"]
+    assert set(np.unique(labels)) == {1, 2}
+
+
+def test_geojson_of_a_whole_slide_is_not_drawn_by_accident(tmp_path: Path) -> None:
+    ring = [[0, 0], [1e5, 0], [1e5, 1e5], [0, 1e5], [0, 0]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    path = tmp_path / "slide.geojson"
+    path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
+    with pytest.raises(UserError, match="too large"):
+        read_labels(path)
+
+
+def test_ome_zarr_labels_have_a_pyramid_in_micrometres(tmp_path: Path) -> None:
+    labels = np.zeros((1500, 2600), np.uint8)
+    labels[101:900, 203:1800] = 1
+    write_labels(tmp_path / "out.zarr", labels, mpp=0.5, class_names=NAMES, offset=(40, 80), downsample=2)
+    group = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    assert group.metadata.zarr_format == 3
+    ome = group.attrs["ome"]
+    assert ome["version"] == "0.5"
+    (multiscale,) = ome["multiscales"]
+    assert multiscale["axes"] == [{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"]
+    scales = [d["coordinateTransformations"][0]["scale"] for d in multiscale["datasets"]]
+    assert scales == [[0.5, 0.5], [1, 1], [2, 2]]
+    assert all(d["coordinateTransformations"][1]["translation"] == [10, 20] for d in multiscale["datasets"])
+    assert ome["image-label"]["colors"][0]["label-value"] == 1
+    assert ome["image-label"]["properties"] == [{"label-value": 1, "class": "tumour"}]
+    assert (group["0"].chunks, group["0"].dtype, group["0"].metadata.dimension_names) == (
+        (1024, 1024),
+        np.uint8,
+        ("y", "x"),
+    )
+    np.testing.assert_array_equal(group["2"][...], labels[::4, ::4])
+
+
+def test_ome_zarr_labels_go_under_their_image(tmp_path: Path) -> None:
+    image = zarr.create_group(tmp_path / "image.zarr", zarr_format=3)
+    image.create_array("0", shape=(3, 30, 40), dtype="uint8", chunks=(3, 30, 40))
+    axes = [
+        {"name": "c", "type": "channel"},
+        *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx"),
+    ]
+    transformation = {"type": "scale", "scale": [1, 0.25, 0.25]}
+    datasets = [{"path": "0", "coordinateTransformations": [transformation]}]
+    image.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    for name in ("tissue", "nuclei", "tissue"):  # the second time it is replaced
+        write_labels(tmp_path / "image.zarr", class_map(), name=name)
+    assert zarr.open_group(tmp_path / "image.zarr/labels", mode="r").attrs["ome"]["labels"] == [
+        "tissue",
+        "nuclei",
+    ]
+    labels, info = read_labels(tmp_path / "image.zarr" / "labels" / "nuclei")
+    np.testing.assert_array_equal(labels, class_map())
+    assert info["mpp"] == 0.25  # from the image
+    source = zarr.open_group(tmp_path / "image.zarr/labels/tissue", mode="r").attrs["ome"]["image-label"][
+        "source"
+    ]
+    assert source == {"image": "../../"}
+    assert image["0"].shape == (3, 30, 40)
+    with pytest.raises(UserError, match="tissue, nuclei"):
+        read_labels(tmp_path / "image.zarr")
+
+
+def test_an_image_of_the_older_zarr_gets_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "old.zarr").mkdir()
+    (tmp_path / "old.zarr" / ".zattrs").write_text(json.dumps({"multiscales": [{"datasets": []}]}))
+    with pytest.raises(UserError, match=r"OME-Zarr 0\.4"):
+        write_labels(tmp_path / "old.zarr", class_map())
+    assert [p.name for p in (tmp_path / "old.zarr").iterdir()] == [".zattrs"]
+
+
+def test_a_failed_write_keeps_the_old_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "labels.zarr"
+    write_labels(path, class_map())
+    rename = Path.rename
+
+    def full_disk(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        write_labels(path, class_map() * 0)
+    np.testing.assert_array_equal(read_labels(path)[0], class_map())
+    assert [p.name for p in tmp_path.iterdir()] == ["labels.zarr"]
+
+
+def test_damaged_polygons_are_told(tmp_path: Path) -> None:
+    geometry = {"type": "Polygon", "coordinates": [[1, 2, 3]]}
+    (tmp_path / "bad.geojson").write_text(json.dumps([{"type": "Feature", "geometry": geometry}]))
+    with pytest.raises(UserError, match="polygon"):
+        read_labels(tmp_path / "bad.geojson")
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.zarr").mkdir()
+    (tmp_path / "mine.zarr" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="left as it is"):
+        write_labels(tmp_path / "mine.zarr", class_map())
+    assert (tmp_path / "mine.zarr" / "thesis.txt").read_text() == "years of work"
+    write_labels(tmp_path / "labels.zarr", class_map())
+    write_labels(tmp_path / "labels.zarr", class_map() * 0)  # labels are replaced
+    assert not read_labels(tmp_path / "labels.zarr")[0].any()
+    with pytest.raises(UserError, match="not a name"):
+        write_labels(tmp_path / "other.zarr", class_map(), name="../escape")

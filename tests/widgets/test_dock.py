@@ -1,0 +1,224 @@
+"""The dock in a real napari window, with real clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_genselfdiff.annotations import classes_of
+from napari_genselfdiff.errors import OutOfMemoryError
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.widgets.corrections import WINDOW_NAME
+from napari_genselfdiff.widgets.overlay import OVERLAY_NAME
+
+pytestmark = pytest.mark.gui
+
+Wait = Callable[..., None]
+
+
+def click(qtbot: Any, button: Any) -> None:
+    """Click as a user does."""
+    assert button.isEnabled()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+@pytest.fixture
+def ready(dock: Any, tissue: np.ndarray[Any, Any]) -> Any:
+    """A dock whose slide is an RGB layer of known resolution."""
+    dock.viewer.add_image(tissue, rgb=True, name="tissue", scale=(0.5, 0.5), units=("um", "um"))
+    return dock
+
+
+def test_an_rgb_layer_is_a_slide(ready: Any) -> None:
+    assert ready.session.slide.shape == (600, 800)
+    assert ready.session.slide.mpp == pytest.approx(0.5)
+    assert "800 x 600 px, 0.5 µm/px" in ready.slide_section.info.text()
+
+
+def test_missing_resolution_is_asked_for_never_invented(
+    dock: Any, tissue: np.ndarray[Any, Any], qtbot: Any, wait_for: Wait
+) -> None:
+    layer = dock.viewer.add_image(tissue, rgb=True, name="tissue")
+    assert dock.session.slide.mpp is None
+    assert dock.slide_section.ask_mpp.isVisibleTo(dock)
+    click(qtbot, dock.segment_section.segment_button)
+    assert dock.job is None
+    assert "resolution" in dock.status.text.text()
+
+    dock.slide_section.mpp.setValue(0.5)
+    click(qtbot, dock.slide_section.mpp_button)
+    assert not dock.slide_section.ask_mpp.isVisibleTo(dock)
+    assert tuple(layer.scale) == (0.5, 0.5)
+    click(qtbot, dock.segment_section.segment_button)
+    wait_for(lambda: dock.job is None)
+    assert "Segmented" in dock.status.text.text()
+
+
+def test_segmenting_shows_an_overlay_of_what_the_model_said(ready: Any, qtbot: Any, wait_for: Wait) -> None:
+    click(qtbot, ready.segment_section.segment_button)
+    assert ready.status.cancel_button.isEnabled()
+    wait_for(lambda: ready.job is None)
+    overlay = ready.viewer.layers[OVERLAY_NAME]
+    shown = np.asarray(overlay.data[0] if overlay.multiscale else overlay.data)
+    store = ready.session._store(ready.session.current)
+    predicted = store.read(0, Region(0, 0, 600, 800))
+    seen = predicted > 0
+    assert seen.mean() > 0.5
+    np.testing.assert_array_equal(shown[seen], predicted[seen] - 1)
+    assert not shown[~seen].any()
+
+
+def test_cancel_stops_and_keeps_what_is_done(ready: Any, qtbot: Any, wait_for: Wait) -> None:
+    click(qtbot, ready.segment_section.segment_button)
+    ready.status.cancel_button.click()
+    wait_for(lambda: ready.job is None)
+    assert "Stopped" in ready.status.text.text()
+    assert ready.segment_section.segment_button.isEnabled()
+
+
+def test_a_stroke_is_kept_and_segmenting_again_does_not_overwrite_it(
+    ready: Any, qtbot: Any, wait_for: Wait
+) -> None:
+    click(qtbot, ready.segment_section.segment_button)
+    wait_for(lambda: ready.job is None)
+    click(qtbot, ready.correct_section.correct_button)
+    window = ready.editing
+    assert window.layer.name == WINDOW_NAME
+    assert window.layer.editable
+    place = (window.layer.data.shape[0] // 2, window.layer.data.shape[1] // 2)
+    wanted = 1 - int(window.layer.data[place])
+    window.layer.brush_size = 9
+    window.layer.paint(place, wanted)
+    wait_for(lambda: ready.session.annotations.position == 1)
+
+    click(qtbot, ready.segment_section.segment_button)
+    wait_for(lambda: ready.job is None)
+    assert window.layer.data[place] == wanted
+    y, x = window.y + place[0], window.x + place[1]
+    layer = window.magnification
+    assert ready.session.labels(layer, y, x, 1, 1)[0, 0] == wanted
+    drawn = ready.session.annotations.read(layer, Region(y, x, 1, 1))
+    assert classes_of(drawn)[0, 0] == wanted
+
+
+def test_the_window_lies_on_the_slide_to_the_pixel(ready: Any) -> None:
+    ready.viewer.scene.camera.zoom = 4.0
+    ready.correct_here()
+    window = ready.editing
+    image = ready.viewer.layers["tissue"]
+    first = image.world_to_data(window.layer.data_to_world((0, 0)))
+    width = 2**window.magnification
+    np.testing.assert_allclose(first, np.array([window.y, window.x]) * width + (width - 1) / 2, atol=1e-6)
+
+
+def test_undo_reaches_the_stroke(ready: Any, wait_for: Wait) -> None:
+    ready.correct_here()
+    window = ready.editing
+    before = window.layer.data.copy()
+    window.layer.paint((30, 30), 1)
+    assert (window.layer.data != before).any()
+    wait_for(ready.correct_section.undo_button.isEnabled)
+    ready.correct_section.undo_button.click()
+    np.testing.assert_array_equal(window.layer.data, before)
+    ready.correct_section.redo_button.click()
+    assert window.layer.data[30, 30] == 1
+
+
+def test_number_keys_choose_the_class(ready: Any) -> None:
+    ready.correct_here()
+    layer = ready.editing.layer
+    keys = {str(binding): function for binding, function in layer.keymap.items()}
+    keys["0"](layer)
+    assert layer.selected_label == 0
+    keys["1"](layer)
+    assert layer.selected_label == 1
+
+
+def test_fine_tune_answers_in_plain_words_and_adds_a_version(
+    ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_genselfdiff.widgets.dock.FINE_TUNE_SECONDS", 4.0)
+    click(qtbot, ready.segment_section.segment_button)
+    wait_for(lambda: ready.job is None)
+    ready.correct_here()
+    window = ready.editing
+    dark = ready.session.slide.read_scaled(
+        window.y, window.x, *window.layer.data.shape, scale=2**window.magnification
+    )
+    nuclei = dark[..., 0] < 150
+    window.layer.data_setitem(np.nonzero(nuclei), 1)
+    window.layer.data_setitem(np.nonzero(~nuclei), 0)
+    window.accept()
+    ready._show_state()
+    click(qtbot, ready.fine_tune_section.button)
+    wait_for(lambda: len(ready.fine_tune_section.curve.points) > 0)
+    wait_for(lambda: ready.job is None)
+    answer = ready.fine_tune_section.answer.text()
+    assert "better" in answer or "too early" in answer
+    assert [version.name for version in ready.session.versions] == ["nuclei", "round-1"]
+    if ready.session.current == "round-1":
+        assert ready.segment_section.previous_button.isEnabled()
+        click(qtbot, ready.segment_section.previous_button)
+        assert ready.session.current == "nuclei"
+
+
+def test_running_out_of_memory_is_said(
+    ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any, **_options: Any) -> Any:
+        raise OutOfMemoryError("the device ran out of memory: choose the CPU")
+        yield
+
+    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.predict_region", fail)
+    click(qtbot, ready.segment_section.segment_button)
+    wait_for(lambda: ready.job is None)
+    assert "ran out of memory" in ready.status.text.text()
+    assert ready.segment_section.segment_button.isEnabled()
+
+
+def test_a_runtime_error_of_torch_is_shown_and_does_not_hang(
+    ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any, **_options: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+        yield
+
+    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.predict_region", fail)
+    click(qtbot, ready.segment_section.segment_button)
+    wait_for(lambda: ready.job is None)
+    assert "shapes do not match" in ready.status.text.text()
+
+
+def test_a_damaged_file_is_named(dock: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(b"not a slide")
+    dock.open_slide(broken)
+    assert "broken.svs" in dock.status.text.text()
+
+
+def test_a_second_window_on_the_session_is_read_only(
+    ready: Any, make_napari_viewer: Callable[..., Any], tmp_path: Path, tissue: np.ndarray[Any, Any]
+) -> None:
+    from napari_genselfdiff.widgets.dock import GenSelfDiffDock
+
+    viewer = make_napari_viewer()
+    viewer.add_image(tissue, rgb=True, name="tissue", scale=(0.5, 0.5), units=("um", "um"))
+    second = GenSelfDiffDock(viewer, tmp_path / "session")
+    try:
+        assert "another window" in second.status.text.text()
+        second.correct_here()
+        assert not second.editing.layer.editable
+    finally:
+        second.shut()
+        second.close()
+
+
+def test_removing_the_layer_closes_the_session(ready: Any) -> None:
+    ready.viewer.layers.remove("tissue")
+    assert ready.session is None
+    assert OVERLAY_NAME not in ready.viewer.layers
