@@ -34,10 +34,10 @@ help:
 demo: system $(INSTALLED)
 	$(WINDOWED) $(BIN)/napari-genselfdiff demo --output "$(OUTPUT)" $(if $(SLIDE),--slide "$(SLIDE)")
 
-# A file stays on one worker. Not loadgroup: pytest-xdist 3.8 ignores its groups under pytest 9.2
+# One thread a worker: torch's threads would fight for the cores. A file stays on one worker. Not loadgroup: pytest-xdist 3.8 ignores its groups under pytest 9.2
 # (https://github.com/pytest-dev/pytest-xdist/issues/1386).
 test: system lint
-	$(XVFB) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(XVFB) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Does one round of fine-tuning on corrections help on the rest of the image?
+"""Measure whether one round of fine-tuning on corrections helps on the rest of the image.
 
 For each MoNuSeg image one quarter (a quadrant, another one from image to image) is corrected: its true labels
 are accepted in an editable window, as a user would. One round of fine-tuning follows, through the same
@@ -48,7 +48,9 @@ def predicted(session: Session) -> NDArray[np.bool_]:
     return prediction.resampled(0, 0, whole.height, whole.width).labels > 0
 
 
-def one_image(image: Path, truth: NDArray[np.bool_], quadrant: int, model: str, seconds: float) -> dict[str, Any]:
+def one_image(
+    image: Path, truth: NDArray[np.bool_], quadrant: int, model: str, seconds: float
+) -> dict[str, Any]:
     """Correct one quarter of an image, fine-tune, and score the rest."""
     height, width = truth.shape
     half_y, half_x = height // 2, width // 2

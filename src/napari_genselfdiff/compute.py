@@ -49,7 +49,10 @@ class Compute:
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use (containers and ``taskset`` count)."""
+    """CPU cores that this process may use (``OMP_NUM_THREADS``, containers and ``taskset`` count)."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity mask

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from PIL import Image
 
 from napari_genselfdiff.diffusion import pretraining
 from napari_genselfdiff.diffusion.config import CONFIGS
+from napari_genselfdiff.finetuning.loop import FineTuneSettings
 from napari_genselfdiff.models.weights import read_card, read_weights
 from napari_genselfdiff.segmentation.network import load_segmenter
+from napari_genselfdiff.verbs import training
 
 Cli = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = partial(FineTuneSettings, patch=48, batch=4, learning_rate=1e-2, ema=0.9)
+    monkeypatch.setattr(training, "FineTuneSettings", quick)
 
 
 def train(cli: Cli, tiles: Path, output: Path, *more: Any, labels: str = "masks") -> Any:
@@ -84,15 +93,17 @@ def test_a_base_goes_on_where_its_classes_are_as_many(
     cli: Cli, tiles: Path, library: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "mine.safetensors"
-    said = train(cli, tiles, model, "--base", "nuclei", "--steps", 1, "--mpp", 0.25)
+    said = train(cli, tiles, model, "--base", "nuclei", "--steps", 4, "--mpp", 0.25)
     assert said.status == 0
     assert "(before 0." in said.out
     card = read_card(model)
     assert card["classes"] == ["background", "nucleus"]
     assert (card["mpp"], card["instances"], card["base"]) == (0.5, True, "nuclei")
     old, new = (load_segmenter(path) for path in (library / "nuclei.safetensors", model))
-    change = (old.unet.output.weight - new.unet.output.weight).abs().max()
-    assert 0 < float(change) < 0.01
+    changes = [
+        float((a - b).detach().abs().max()) for a, b in zip(old.parameters(), new.parameters(), strict=True)
+    ]
+    assert 0 < max(changes) < 0.05
 
     other = tmp_path / "other.safetensors"
     assert (
@@ -220,6 +231,8 @@ def test_what_is_not_labelled_does_not_count(cli: Cli, tiles: Path, tmp_path: Pa
 @pytest.mark.usefixtures("library")
 def test_objects_are_scored_as_segment_writes_them(cli: Cli, tiles: Path, tmp_path: Path) -> None:
     scores, labels = tmp_path / "scores.json", tmp_path / "own"
+    for image in sorted((tiles / "images").iterdir())[2:]:
+        image.unlink()
     for image in (tiles / "images").iterdir():
         cli("segment", image, "--output", labels / image.name, "--mpp", 0.5, "--instances")
     where = ("--images", tiles / "images", "--mpp", 0.5, "--json", scores, "--model", "nuclei")

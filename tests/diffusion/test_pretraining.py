@@ -17,6 +17,7 @@ from torch import Tensor
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion import pretraining
 from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
+from napari_genselfdiff.diffusion.objectives import OBJECTIVES, ddpm
 from napari_genselfdiff.diffusion.patches import PatchSource
 from napari_genselfdiff.diffusion.pretraining import (
     SETTINGS,
@@ -47,8 +48,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def run(files: list[Path], output: Path, *, steps: int | None = 4, **options: Any) -> list[Event]:
-    options = {"config": TINY, "compute": CPU, "settings": QUICK} | options
-    return list(pretrain(files, output, steps=steps, **options))
+    given: dict[str, Any] = {"config": TINY, "compute": CPU, "settings": QUICK} | options
+    return list(pretrain(files, output, steps=steps, **given))
 
 
 def checkpoint(output: Path) -> dict[str, Tensor]:
@@ -80,15 +81,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         seen.append((step, patches.numpy().tobytes()))
         return patches
 
+    noise: list[int] = []
+
+    def loss(network: UNet, x0: Tensor, generator: torch.Generator) -> Tensor:
+        noise.append(generator.initial_seed())
+        return ddpm()(network, x0, generator)
+
     monkeypatch.setattr(PatchSource, "batch", recorded)
+    monkeypatch.setitem(OBJECTIVES, "ddpm", lambda schedule, weighting: loss)
     run(files, tmp_path / "whole.safetensors")
     uninterrupted, seen = seen, []
+    assert len(set(noise)) == 4  # every step has its own
     run(files, tmp_path / "parts.safetensors", steps=1)
     run(files, tmp_path / "parts.safetensors", steps=3, resume=True)
     events = run(files, tmp_path / "parts.safetensors", resume=True)
 
     assert [step for step, _ in seen] == [0, 1, 2, 3]
     assert seen == uninterrupted
+    assert noise[4:] == noise[:4]
     assert same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
     weights = [read_weights(tmp_path / f"{name}.safetensors")[0] for name in ("whole", "parts")]
     assert same(*weights)
@@ -115,9 +125,7 @@ def test_a_run_that_is_cut_off_goes_on_from_its_last_checkpoint(
 def test_cancel_is_honoured_within_a_step_and_leaves_weights(files: list[Path], tmp_path: Path) -> None:
     cancel, output = CancelToken(), tmp_path / "p.safetensors"
     events = []
-    for event in pretrain(
-        files, output, steps=50, config=TINY, compute=CPU, settings=QUICK, cancel=cancel
-    ):
+    for event in pretrain(files, output, steps=50, config=TINY, compute=CPU, settings=QUICK, cancel=cancel):
         events.append(event)
         if isinstance(event, Progress) and event.done == 2:
             cancel.cancel()
@@ -276,9 +284,7 @@ def test_training_lowers_the_loss(files: list[Path], tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_full_device_is_told(
-    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_device_is_told(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise torch.OutOfMemoryError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ Box = tuple[int, int, int, int]
 
 CPU = Compute("cpu", None, 1)
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
-SEES_TILE = replace(PAPER, name="sees-tile", widths=(8, 16, 16, 16), blocks=1)
+SEES_TILE = replace(PAPER, name="sees-tile", widths=(8, 16, 16, 16), blocks=1, attention=False)
 
 
 def decided(spec: SegmenterSpec) -> Segmenter:
@@ -62,8 +63,8 @@ def predict(segmenter: Segmenter, image: Rgb, region: Box, **options: Any) -> li
         return image[y : y + height, x : x + width]
 
     bounds = image.shape[0], image.shape[1]
-    options = {"bounds": bounds, "scale": 2.0, "compute": CPU} | options
-    return list(predict_region(segmenter, read, region, **options))
+    given: dict[str, Any] = {"bounds": bounds, "scale": 2.0, "compute": CPU} | options
+    return list(predict_region(segmenter, read, region, **given))
 
 
 def result(events: list[Event]) -> Prediction:
@@ -100,7 +101,8 @@ def floats(monkeypatch: pytest.MonkeyPatch) -> Floats:
 
 @pytest.fixture(scope="module")
 def compact() -> Segmenter:
-    return decided(SegmenterSpec(config=COMPACT, classes=("background", "nucleus"), mpp=0.5, instances=True))
+    spec = SegmenterSpec(config=COMPACT, classes=("background", "nucleus"), mpp=0.5, instances=True)
+    return build_segmenter(spec, start=None).eval()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def sees_tile() -> Segmenter:
 def assert_cut_does_not_matter(floats: Floats, segmenter: Segmenter, image: Rgb) -> None:
     height, width = image.shape[:2]
     whole = floats(segmenter, image, (0, 0, height, width))
-    assert whole.std() > 0.05, "a flat prediction proves nothing"
+    assert whole[0].std() > 0.01, "a flat prediction proves nothing"
     away = 32
     # Other regions, at odd offsets, and other windows, hence another grid.
     for region, window in (((51, 37, height - 77, width - 58), None), ((0, 0, height, width), 320)):
@@ -145,15 +147,15 @@ def test_a_seam_without_a_margin_would_be_seen(
 ) -> None:
     """Proves that the two tests above can fail."""
     monkeypatch.setattr(inference, "MARGIN", 0)
-    with pytest.raises(AssertionError, match="None"):
+    with pytest.raises(AssertionError, match="320"):  # of the other windows
         assert_cut_does_not_matter(floats, compact, texture(440, 460))
 
 
 def test_networks_that_see_the_tile_get_the_same_windows_for_every_cut(sees_tile: Segmenter) -> None:
-    image = texture(300, 330)
-    whole = result(predict(sees_tile, image, (0, 0, 300, 330)))
-    assert whole.probabilities.std() > 10
-    for y, x, h, w in ((0, 0, 300, 330), (43, 57, 150, 161), (120, 130, 20, 30), (299, 0, 1, 330)):
+    image = texture(200, 230)
+    whole = result(predict(sees_tile, image, (0, 0, 200, 230)))
+    assert whole.probabilities[0].std() > 10
+    for y, x, h, w in ((43, 57, 100, 111), (120, 130, 20, 30), (199, 0, 1, 230)):
         part = result(predict(sees_tile, image, (y, x, h, w)))
         cut = whole.probabilities[:, y : y + h, x : x + w].astype(int)
         assert np.abs(part.probabilities - cut).max() <= 1  # of 255: the order of the sums
@@ -178,10 +180,10 @@ def test_networks_that_see_the_tile_get_windows_of_one_size(
 def test_a_region_of_many_blocks_equals_one_of_one(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmenter, image = request.getfixturevalue(kind), texture(330, 290)
-    region = (7, 3, 320, 285)
+    segmenter, image = request.getfixturevalue(kind), texture(230, 190)
+    region = (7, 3, 220, 185)
     whole = result(predict(segmenter, image, region, window=256))
-    monkeypatch.setattr(inference, "BLOCK", 130)
+    monkeypatch.setattr(inference, "BLOCK", 90)
     events = predict(segmenter, image, region, window=256)
     blocks = result(events)
     assert np.abs(blocks.probabilities.astype(int) - whole.probabilities).max() <= 1
@@ -191,7 +193,7 @@ def test_a_region_of_many_blocks_equals_one_of_one(
         assert np.abs(blocks.distance.astype(int) - whole.distance).max() <= 1
     tiles, total = [e for e in events if isinstance(e, TileDone)], events[0]
     assert isinstance(total, Progress)
-    assert len(tiles) == total.total > 9
+    assert len(tiles) == total.total > 6
 
 
 def test_tiles_lie_on_one_grid() -> None:
@@ -220,7 +222,7 @@ def test_tiles_lie_on_one_grid() -> None:
             assert window.y + window.height <= y + h + 80
             assert window.x + window.width <= x + w + 80
     assert len(tile_grid(100, 100, 200, 200, crop=True, **options)) == 1
-    assert tile_grid(0, 0, 100, 100, crop=True, **options) == [Window(-64, -64, 176, 176)]
+    assert tile_grid(0, 0, 100, 100, crop=True, **options) == [Window(-64, -64, 240, 240)]
 
 
 def test_weights_of_neighbours_add_up_to_1() -> None:
@@ -266,7 +268,7 @@ def test_a_single_window_is_the_network_itself(tiny: Segmenter) -> None:
     x = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         logits, distance = tiny(x)
-    expected = logits.softmax(dim=1)[0, :, 64:-64, 64:-80 + 16].numpy()
+    expected = logits.softmax(dim=1)[0, :, 64:-64, 64 : -80 + 16].numpy()
     prediction = result(predict(tiny, image, (0, 0, 64, 80)))
     np.testing.assert_allclose(prediction.probabilities / 255, expected, atol=0.5 / 255 + 1e-4)
     assert distance is not None
@@ -294,7 +296,7 @@ def test_the_centre_of_the_view_comes_first(tiny: Segmenter) -> None:
         for t in tiles
     ]
     # To the few pixels by which margins are cut at the border of the region.
-    assert all(later > earlier - 2 * MARGIN for earlier, later in zip(distances, distances[1:], strict=False))
+    assert all(later > earlier - 2 * MARGIN for earlier, later in pairwise(distances))
     assert distances[-1] > 250
 
     middle = [e for e in predict(tiny, image, (0, 0, 400, 400), window=192) if isinstance(e, TileDone)]

@@ -62,11 +62,13 @@ def test_structure_similarity_of_four_pixels_by_hand() -> None:
     ).item()
     # mu_p = 0.475, sd_p = 0.238485; mu_y = 0.5, sd_y = 0.5. For class 1:
     #   y standardised: +-1 -> 0.51 / 0.51 = 1 and -0.49 / 0.51 = -0.960784
-    #   p standardised: 0.335, 0.135 / -0.165, -0.265 over 0.248485 = 1.348172, 0.543292 / -0.664024, -1.066464
+    #   p standardised: 0.335, 0.135 / -0.165, -0.265 over 0.248485
+    #     = 1.348172, 0.543292 / -0.664024, -1.066464
     #   e = 0.348172, 1.504077 / 1.664024, 0.105680; 0.1 max e = 0.166402: the last pixel does not count
     class_1 = 0.348172 * -np.log(0.8) + 1.504077 * -np.log(0.4) + 1.664024 * -np.log(0.3)
     # Class 0 is its mirror: 1 - p and 1 - y, with the same cross-entropies.
-    #   y: -0.960784, 1 / -0.960784, 1; p: -0.315, -0.115 / 0.185, 0.285 -> -1.267684, -0.462805 / 0.744512, 1.146951
+    #   y: -0.960784, 1 / -0.960784, 1
+    #   p: -0.315, -0.115 / 0.185, 0.285 -> -1.267684, -0.462805 / 0.744512, 1.146951
     #   e = 0.306900, 1.462805 / 1.705296, 0.146951; 0.1 max e = 0.170530: the last pixel does not count
     class_0 = 0.306900 * -np.log(0.8) + 1.462805 * -np.log(0.4) + 1.705296 * -np.log(0.3)
     assert value == pytest.approx((class_1 + class_0) / 6, rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def wait_for() -> Callable[..., None]:
     """Let the event loop run until a condition holds."""
     from napari_genselfdiff.widgets.demo import wait_for as wait
 
-    return wait
+    return partial(wait, seconds=120)
 
 
 @pytest.fixture

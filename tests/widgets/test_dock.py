@@ -156,8 +156,8 @@ def test_fine_tune_answers_in_plain_words_and_adds_a_version(
     window.accept()
     ready._show_state()
     click(qtbot, ready.fine_tune_section.button)
-    wait_for(lambda: len(ready.fine_tune_section.curve.points) > 0)
     wait_for(lambda: ready.job is None)
+    assert ready.fine_tune_section.curve.points
     answer = ready.fine_tune_section.answer.text()
     assert "better" in answer or "too early" in answer
     assert [version.name for version in ready.session.versions] == ["nuclei", "round-1"]

@@ -91,7 +91,9 @@ def read_recording(path: Path) -> Recording:
         slide = collection["slide"]
         return Recording(slide["name"], float(slide["mpp"]), tuple(fields))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError("the recorded corrections could not be read", path, "install the plugin anew") from error
+        raise UserError(
+            "the recorded corrections could not be read", path, "install the plugin anew"
+        ) from error
 
 
 def recording_of(slide_name: str) -> Recording | None:
@@ -133,7 +135,5 @@ def _field(values: dict[str, Any], feature: dict[str, Any], features: list[dict[
         and other["properties"]["classification"]["name"] != "field"
     )
     # Nuclei whose centre lies outside were not outlined, though they may reach in: the rim is not known.
-    region = Region(
-        int(top) + RIM, int(left) + RIM, int(bottom - top) - 2 * RIM, int(right - left) - 2 * RIM
-    )
+    region = Region(int(top) + RIM, int(left) + RIM, int(bottom - top) - 2 * RIM, int(right - left) - 2 * RIM)
     return Field(values["field"], region, values["use"] == "correction", outlines)

@@ -94,11 +94,18 @@ class _Run:
         self.step, self.seconds = card["steps"], card["seconds"]
         if not self.step:
             return  # Adam has no state before its first step.
+        fused = bool(self.optimizer.defaults["fused"])
         for name, parameter in self.network.named_parameters():
+            step = tensors[f"adam.step.{name}"]
             self.optimizer.state[parameter] = {
-                # Adam counts its steps on the CPU and keeps its moments where the parameter is.
-                key: tensors[f"adam.{key}.{name}"].to("cpu" if key == "step" else parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                # Only the fused Adam counts its steps where the parameter is.
+                "step": step.to(parameter.device if fused else "cpu"),
+                # It also walks through memory without looking at strides: the moments must lie as their
+                # parameter does (channels last), or it mixes them up silently.
+                **{
+                    key: torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"adam.{key}.{name}"])
+                    for key in ("exp_avg", "exp_avg_sq")
+                },
             }
 
 
@@ -180,7 +187,8 @@ def pretrain(
                 "choose weights that were made with the same --config",
             ) from error
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    fused = device.type in ("cpu", "cuda")
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=fused)
     run = _Run(network, copy.deepcopy(network).requires_grad_(False), optimizer)
     if resume:
         _resume(run, output, config, settings)

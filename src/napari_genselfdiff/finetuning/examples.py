@@ -99,13 +99,7 @@ def split_examples(examples: Sequence[Example], *, cell: int = 64) -> tuple[list
         return [e for e in examples if e.name not in names], [e for e in examples if e.name in names]
     training, held_out = [], []
     for example in examples:
-        # A small image has few cells: shrink them until some of each kind exist.
-        side = cell
-        while side > 8:
-            mask = held_out_cells(example.labels.shape, cell=side, salt=example.name)
-            if 0.1 < mask.mean() < 0.4:
-                break
-            side //= 2
+        mask = _cells_of(example, cell)
         training.append(example.weighted(~mask))
         held_out.append(example.weighted(mask))
     return training, held_out
@@ -170,6 +164,19 @@ class PatchSampler:
             cut(example.weight),  # type: ignore[arg-type]
             None if example.distance is None else cut(example.distance),  # type: ignore[arg-type]
         )
+
+
+def _cells_of(example: Example, cell: int) -> NDArray[np.bool_]:
+    """Cells to hold out of one image; shrunk until about a fifth of what is labelled lies in them."""
+    labelled = example.weight > 0
+    best, best_error = held_out_cells(labelled.shape, cell=cell, salt=example.name), 1.0
+    while cell >= 4 and best_error > 0.1 and labelled.any():
+        mask = held_out_cells(labelled.shape, cell=cell, salt=example.name)
+        error = abs(float(mask[labelled].mean()) - 1 / HELD_OUT_SHARE)
+        if error < best_error:
+            best, best_error = mask, error
+        cell //= 2
+    return best
 
 
 def _held_out(key: str) -> bool:

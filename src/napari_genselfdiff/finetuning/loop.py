@@ -130,7 +130,10 @@ def fine_tune(
         trainee = copy_segmenter(segmenter).to(device)
         average = copy.deepcopy(trainee).requires_grad_(False)
         optimizer = torch.optim.AdamW(
-            trainee.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            trainee.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
         )
         training_clock, step, losses = Clock(), 0, []
         while not cancel.cancelled:
@@ -143,7 +146,7 @@ def fine_tune(
             losses.append(_train_step(trainee, optimizer, batch, compute, device, LOSSES[settings.loss]))
             step += 1
             _follow(average, trainee, min(settings.ema, (1 + step) / (10 + step)))
-            if step % LOSS_EVERY == 0:
+            if step == 1 or step % LOSS_EVERY == 0:
                 yield LossPoint(step, float(np.mean(losses)), clock.seconds)
                 losses = []
             done = _share(training_clock.seconds, limit, step, steps)

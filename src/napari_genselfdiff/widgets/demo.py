@@ -61,6 +61,7 @@ class _Demo:
         folder = _fresh_folder(output / "session")
         self.dock = GenSelfDiffDock(viewer, folder)
         viewer.window.add_dock_widget(self.dock, name="GenSelfDiff", area="right")
+        settle()
         self.image = add_slide(viewer, slide)
         self.summary: dict[str, Any] = {"slide": slide.name, "mpp": slide.mpp}
 

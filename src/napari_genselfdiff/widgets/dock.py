@@ -40,15 +40,17 @@ class GenSelfDiffDock(QWidget):
 
     Parameters
     ----------
-    viewer : Viewer
-        napari passes it by name.
+    napari_viewer : Viewer
+        napari passes it by this name.
     session_folder : Path, optional
         Where the session lies; a folder of the user's application data by default.
     """
 
-    def __init__(self, viewer: Viewer, session_folder: Path | None = None) -> None:
+    def __init__(self, napari_viewer: Viewer, session_folder: Path | None = None) -> None:
         super().__init__()
-        self.viewer = viewer
+        # napari wraps the viewer for plugins; layers that come out of the wrapping are wrapped anew each time,
+        # so that `layer in viewer.layers` and `is` would not hold.
+        self.viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.session_folder = session_folder
         self.session: Session | None = None
         self.overlay: Overlay | None = None

@@ -1,0 +1,168 @@
+"""What a person drew becomes examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_genselfdiff.annotations import Annotations, encode
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.finetuning import corrections
+from napari_genselfdiff.finetuning.corrections import CELL, correction_examples
+from napari_genselfdiff.finetuning.examples import Example, held_out_cells
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
+from napari_genselfdiff.segmentation.prediction import Prediction
+from napari_genselfdiff.slides import Slide, slide_from_arrays
+
+CPU = Compute("cpu", None, 1)
+TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
+SHAPE = (700, 900)
+
+
+@pytest.fixture
+def slide() -> Slide:
+    """A slide whose colours say the place: red is the row / 4, green the column / 4."""
+    rgb = np.zeros((*SHAPE, 3), np.uint8)
+    rgb[..., 0], rgb[..., 1] = np.arange(SHAPE[0])[:, None] // 4, np.arange(SHAPE[1]) // 4
+    return slide_from_arrays(rgb, name="the slide", mpp=0.25)
+
+
+@pytest.fixture
+def drawing(tmp_path: Path) -> Iterator[Annotations]:
+    with Annotations.open(tmp_path / "session", shape=SHAPE, slide_id="s") as opened:
+        yield opened
+
+
+def segmenter(*, instances: bool = False) -> Segmenter:
+    spec = SegmenterSpec(config=TINY, classes=("background", "a", "b"), mpp=0.5, instances=instances)
+    return build_segmenter(spec, start=None)
+
+
+@pytest.fixture(autouse=True)
+def _model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that sees class 1 everywhere, surely in the left half of the slide only."""
+
+    def told(model: Segmenter, rgb: NDArray[np.uint8], compute: Compute) -> Prediction:
+        sure = rgb[..., 1] < 112
+        planes = np.zeros((3, *rgb.shape[:2]), np.uint8)
+        planes[1] = np.where(sure, 250, 200)
+        distance = np.full(rgb.shape[:2], 200, np.uint8) if model.spec.instances else None
+        return Prediction((0, 0), 1.0, planes, distance)
+
+    monkeypatch.setattr(corrections, "predict_image", told)
+
+
+def draw(drawing: Annotations, y: int, x: int, classes: NDArray[np.int64], layer: int = 0) -> None:
+    drawing.stroke(layer, y, x, encode(classes), classes >= 0)
+
+
+def place(example: Example) -> tuple[int, int]:
+    """``(y, x)`` on the model's grid of an example's first pixel, read off its colours."""
+    return int(example.rgb[0, 0, 0]) * 2, int(example.rgb[0, 0, 1]) * 2
+
+
+def test_without_a_correction_it_says_what_to_do(slide: Slide, drawing: Annotations) -> None:
+    with pytest.raises(UserError, match="nothing is corrected yet, the slide, press Correct here"):
+        correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+
+
+def test_drawn_pixels_count_fully_and_others_only_where_the_model_is_sure(
+    slide: Slide, drawing: Annotations
+) -> None:
+    classes = np.full((100, 120), 2)
+    classes[:, :60] = 0
+    draw(drawing, 300, 380, classes)
+    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    assert len(training) == len(held_out) == 1
+    y, x = place(training[0])
+    assert (y % CELL, x % CELL) == (0, 0)
+    h, w = training[0].labels.shape
+    held = held_out_cells((h, w), cell=CELL, origin=(y, x))
+    rows, columns = np.arange(y, y + h)[:, None], np.arange(x, x + w)
+    drawn = (rows >= 150) & (rows < 200) & (columns >= 190) & (columns < 250)
+    sure = np.broadcast_to(columns < 224, drawn.shape)  # green is below 112 up to there
+
+    assert drawn.sum() == 50 * 60
+    expected = np.where(drawn, 1, np.where(sure, np.float32(0.1), 0)) * ~held
+    np.testing.assert_allclose(training[0].weight, expected)
+    labels = np.where(drawn, np.where(columns < 220, 0, 2), 1)
+    assert (training[0].labels == labels).all()
+
+    # Only what was drawn is scored.
+    assert (held_out[0].weight == (drawn & held)).all()
+    assert not ((training[0].weight > 0) & (held_out[0].weight > 0)).any()
+
+
+def test_the_image_lies_where_the_labels_are(slide: Slide, drawing: Annotations) -> None:
+    draw(drawing, 200, 300, np.zeros((200, 200), np.int64))
+    (example,), _ = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    y, x = place(example)
+    assert y <= 100 - 64 + CELL
+    assert x <= 150 - 64 + CELL
+    # Level-0 pixel 200 has red 50, pixel 300 has green 75.
+    drawn = example.labels == 0
+    assert example.rgb[drawn][:, 0].min() == 50
+    assert example.rgb[drawn][:, 1].min() == 75
+
+
+def test_a_pixels_cell_belongs_to_the_slide_and_not_to_the_drawing(
+    slide: Slide, drawing: Annotations
+) -> None:
+    def held_pixels() -> dict[tuple[int, int], bool]:
+        training, held_out = correction_examples(slide, drawing, segmenter(), scale=1.0, compute=CPU)
+        result: dict[tuple[int, int], bool] = {}
+        for kept, held in zip(training, held_out, strict=True):
+            # At scale 1 the colours say the place only to 4 pixels: cells are read off the grid instead.
+            y, x = (side * 4 // CELL * CELL for side in kept.rgb[0, 0, :2].astype(int))
+            for mask, is_held in ((kept.weight == 1, False), (held.weight == 1, True)):
+                result |= {(int(a) + y, int(b) + x): is_held for a, b in np.argwhere(mask)}
+        return result
+
+    draw(drawing, 150, 170, np.full((60, 60), 2))
+    before = held_pixels()
+    draw(drawing, 90, 100, np.full((200, 250), 2))
+    after = held_pixels()
+    assert before.keys() <= after.keys()
+    assert len(after) == 200 * 250
+    assert all(after[pixel] == held for pixel, held in before.items())
+    assert set(after.values()) == {True, False}
+
+
+def test_accepted_views_count_like_drawn_ones(slide: Slide, drawing: Annotations) -> None:
+    drawing.accept(0, Region(300, 400, 80, 80), encode(np.full((80, 80), 2), accepted=True))
+    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    counted = (training[0].weight == 1) | (held_out[0].weight == 1)
+    assert counted.sum() == 40 * 40
+    assert (training[0].labels[counted] == 2).all()
+
+
+def test_corrections_from_afar_and_at_the_border(slide: Slide, drawing: Annotations) -> None:
+    draw(drawing, 340, 440, np.full((10, 10), 2), layer=1)  # the last corner: 20 x 20 level-0 pixels
+    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.19, compute=CPU)
+    example = training[0]
+    assert example.rgb.shape[:2] == example.labels.shape == example.weight.shape
+    counted = (example.weight == 1) | (held_out[0].weight == 1)
+    assert counted.sum() == pytest.approx((20 / 2.19) ** 2, rel=0.25)
+    assert counted[-1, -1]
+
+
+def test_models_that_know_objects_learn_the_distance_of_what_was_drawn(
+    slide: Slide, drawing: Annotations
+) -> None:
+    y, x = np.mgrid[:100, :100]
+    draw(drawing, 300, 500, np.where(np.hypot(y - 50, x - 50) < 30, 2, 0))
+    training, _ = correction_examples(slide, drawing, segmenter(instances=True), scale=2.0, compute=CPU)
+    example = training[0]
+    assert example.distance is not None
+    assert ((example.distance > 0) == (example.labels > 0)).all()
+    assert example.distance.max() == 1
+    without, _ = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    assert without[0].distance is None

@@ -1,0 +1,220 @@
+"""A session without a window: segment, correct, fine-tune, reopen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.errors import MissingScaleError, UserError
+from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
+from napari_genselfdiff.session import Round, Session, judge
+from napari_genselfdiff.slides import slide_from_arrays
+
+CPU = Compute(device="cpu", autocast=None, threads=1)
+TINY = UNetConfig(
+    name="tiny",
+    widths=(8, 16),
+    stem_stride=2,
+    blocks=1,
+    norm="pixel",
+    attention=False,
+    time_scale=True,
+    resample_kernel=2,
+    full_width=8,
+)
+WHOLE = Region(0, 0, 300, 400)
+
+
+@pytest.fixture
+def tissue() -> np.ndarray[Any, Any]:
+    """Dark discs on pink, 300 x 400."""
+    rows, columns = np.mgrid[:300, :400]
+    discs = (rows % 40 - 20) ** 2 + (columns % 40 - 20) ** 2 < 80
+    image = np.full((300, 400, 3), (235, 190, 215), np.uint8)
+    image[discs] = (90, 60, 140)
+    return image
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A library of its own with a tiny random model."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("GENSELFDIFF_HOME", str(folder))
+    spec = SegmenterSpec(TINY, ("background", "nucleus"), mpp=0.5)
+    save_segmenter(build_segmenter(spec, start=None, seed=3), folder / "models" / "tiny.safetensors")
+    return folder
+
+
+@pytest.fixture
+def session(home: Path, tissue: np.ndarray[Any, Any], tmp_path: Path) -> Iterator[Session]:
+    """A session on the tissue with the tiny model."""
+    made = Session(tmp_path / "session", slide_from_arrays(tissue, name="tissue", mpp=0.5), compute=CPU)
+    made.use_model("tiny")
+    yield made
+    made.close()
+
+
+def last(events: Iterator[Event]) -> Finished:
+    """The last event."""
+    *_, end = events
+    assert isinstance(end, Finished)
+    return end
+
+
+def accept_truth(session: Session, tissue: np.ndarray[Any, Any], region: Region) -> None:
+    """Correct a region completely."""
+    part = tissue[region.y : region.bottom, region.x : region.right, 0] < 150
+    session.annotations.accept(0, region, encode(part.astype(np.uint8)))
+
+
+def test_what_a_person_drew_wins_whatever_is_segmented(session: Session) -> None:
+    drawn = np.array([[0, 1], [1, 0]], np.uint8)
+    session.annotations.stroke(0, 50, 60, encode(drawn), np.ones((2, 2), bool))
+    for _ in range(2):
+        last(session.segment(WHOLE))
+        np.testing.assert_array_equal(session.labels(0, 50, 60, 2, 2), drawn)
+
+
+def test_segmenting_in_two_parts_is_segmenting_once(session: Session, tmp_path: Path) -> None:
+    last(session.segment(WHOLE))
+    whole = session.labels(0, 0, 0, 300, 400)
+    other = Session(tmp_path / "other", session.slide, compute=CPU)
+    other.use_model("tiny")
+    last(other.segment(Region(0, 0, 300, 200)))
+    last(other.segment(Region(0, 200, 300, 200)))
+    parts = other.labels(0, 0, 0, 300, 400)
+    other.close()
+    # The cut itself is a region's border, where fewer tiles are mixed.
+    assert (whole != parts).mean() < 0.002
+
+
+def test_cancel_keeps_the_tiles_that_are_done(session: Session) -> None:
+    token = CancelToken()
+    done = []
+    for event in session.segment(WHOLE, cancel=token):
+        if isinstance(event, TileDone):
+            done.append(event)
+            token.cancel()
+        end = event
+    assert len(done) == 1
+    assert isinstance(end, Finished)
+
+
+def test_fine_tuning_learns_and_the_parent_stays(session: Session, tissue: np.ndarray[Any, Any]) -> None:
+    accept_truth(session, tissue, Region(0, 0, 300, 200))
+    end = last(session.fine_tune(seconds=60, steps=150))
+    assert isinstance(end.result, Round)
+    version = end.result.version
+    assert version.after is not None
+    assert version.before is not None
+    assert version.after > version.before
+    assert end.result.accepted
+    assert session.current == "tiny"
+    session.adopt(end.result)
+    assert (session.current, session.previous) == ("round-1", "tiny")
+    last(session.segment(WHOLE))
+    truth = tissue[:, 240:, 0] < 150
+    predicted = session.labels(0, 0, 240, 300, 160) > 0
+    assert 2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()) > 0.8
+    session.use_model("tiny")
+    assert session.previous == "round-1"
+
+
+def test_a_cancelled_fine_tune_leaves_the_model_as_it_was(
+    session: Session, tissue: np.ndarray[Any, Any]
+) -> None:
+    accept_truth(session, tissue, Region(0, 0, 300, 200))
+    token = CancelToken()
+    token.cancel()
+    end = last(session.fine_tune(seconds=60, cancel=token))
+    assert end.cancelled
+    assert end.result is None
+    assert [version.name for version in session.versions] == ["tiny"]
+
+
+def test_fine_tuning_without_corrections_says_what_to_do(session: Session) -> None:
+    with pytest.raises(UserError, match="Correct here"):
+        last(session.fine_tune(seconds=1))
+
+
+def test_reopening_goes_on(session: Session, tissue: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    last(session.segment(WHOLE))
+    accept_truth(session, tissue, Region(10, 10, 50, 50))
+    outcome = last(session.fine_tune(seconds=60, steps=2)).result
+    assert isinstance(outcome, Round)
+    session.adopt(Round(outcome.version, True, ""))
+    last(session.segment(WHOLE))
+    labels = session.labels(0, 0, 0, 300, 400)
+    session.view = {"center": [0.0, 1.0, 2.0], "zoom": 3.0}
+    session.close()
+
+    again = Session(session.folder, slide_from_arrays(tissue, name="tissue"), compute=CPU)
+    assert again.slide.mpp == 0.5
+    assert again.current == outcome.version.name
+    assert again.view == session.view
+    np.testing.assert_array_equal(again.labels(0, 0, 0, 300, 400), labels)
+    again.close()
+
+
+def test_a_session_refuses_another_slide(session: Session, tissue: np.ndarray[Any, Any]) -> None:
+    session.close()
+    with pytest.raises(UserError, match="another slide"):
+        Session(session.folder, slide_from_arrays(tissue[::-1], name="other", mpp=0.5))
+
+
+def test_a_damaged_session_file_is_named(session: Session, tissue: np.ndarray[Any, Any]) -> None:
+    session.close()
+    (session.folder / "session.json").write_text("{")
+    with pytest.raises(UserError, match=r"session\.json"):
+        Session(session.folder, slide_from_arrays(tissue, name="tissue", mpp=0.5))
+
+
+def test_a_version_whose_weights_are_gone_is_left_out(session: Session, tissue: np.ndarray[Any, Any]) -> None:
+    accept_truth(session, tissue, Region(10, 10, 50, 50))
+    outcome = last(session.fine_tune(seconds=60, steps=2)).result
+    assert isinstance(outcome, Round)
+    session.adopt(Round(outcome.version, True, ""))
+    session.close()
+    (session.folder / outcome.version.path).unlink()
+    again = Session(session.folder, slide_from_arrays(tissue, name="tissue", mpp=0.5), compute=CPU)
+    assert [version.name for version in again.versions] == ["tiny"]
+    assert again.current is None
+    again.close()
+
+
+def test_a_missing_resolution_is_asked_for(home: Path, tissue: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    made = Session(tmp_path / "s", slide_from_arrays(tissue, name="tissue"), compute=CPU)
+    made.use_model("tiny")
+    with pytest.raises(MissingScaleError, match="--mpp"):
+        last(made.segment(WHOLE))
+    made.set_mpp(0.5)
+    assert not last(made.segment(WHOLE)).cancelled
+    made.close()
+    saved = json.loads((tmp_path / "s" / "session.json").read_text())
+    assert saved["slide"]["mpp"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "accepted", "words"),
+    [
+        (0.71, 0.83, True, "better: Dice 0.71 -> 0.83"),
+        (0.71, 0.70, False, "not better: Dice 0.71 -> 0.70"),
+        (None, None, True, "too early to tell"),
+    ],
+)
+def test_the_answer_is_in_plain_words(
+    before: float | None, after: float | None, accepted: bool, words: str
+) -> None:
+    verdict, message = judge(before, after)
+    assert verdict is accepted
+    assert words in message
