@@ -25,9 +25,10 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.compute import choose_compute
 from napari_genselfdiff.events import Finished
 from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.segmentation.metrics import class_scores
 from napari_genselfdiff.segmentation.prediction import Prediction
-from napari_genselfdiff.session import FINE_TUNE_SECONDS, Round, Session
+from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session
 from napari_genselfdiff.slides import open_slide
 
 MPP = 0.25

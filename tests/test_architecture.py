@@ -24,6 +24,7 @@ WINDOWLESS = (
     "exchange",
     "session",
     "cli",
+    "verbs",
 )
 WINDOWS = {"qtpy", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "superqt", "vispy"}
 HEAVY = {"torch", "dask", "zarr", "scipy", "skimage", "tifffile", "openslide"}

@@ -16,8 +16,9 @@ from napari_genselfdiff.diffusion.config import UNetConfig
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
 from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.versions import Round, judge
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
-from napari_genselfdiff.session import Round, Session, judge
+from napari_genselfdiff.session import Session
 from napari_genselfdiff.slides import slide_from_arrays
 
 CPU = Compute(device="cpu", autocast=None, threads=1)

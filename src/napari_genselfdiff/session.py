@@ -7,12 +7,10 @@ A session is a folder: ``session.json`` (slide by reference and fingerprint, res
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_genselfdiff.errors import MissingScaleError, UserError
+from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
 from napari_genselfdiff.files import write_text
 from napari_genselfdiff.geometry import Region, layer_count, layer_shape
 from napari_genselfdiff.models import library
+from napari_genselfdiff.models.versions import Round, Version, judge
+from napari_genselfdiff.slides.fingerprint import slide_fingerprint
 
 if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations
@@ -36,57 +36,6 @@ if TYPE_CHECKING:
 
 FINE_TUNE_SECONDS = 40.0
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Version:
-    """One model of the session.
-
-    Attributes
-    ----------
-    name : str
-    path : str
-        Weights file, relative to the session's folder; absolute for models of the library.
-    parent : str or None
-        Version that it was trained from.
-    before, after : float or None
-        Dice of the parent and of this version on corrections that training did not see.
-    corrections : int
-        Position in the journal up to which corrections were used.
-    steps, seed : int
-    seconds : float
-    made : str
-        Time, ISO 8601, UTC.
-    """
-
-    name: str
-    path: str
-    parent: str | None = None
-    before: float | None = None
-    after: float | None = None
-    corrections: int = 0
-    steps: int = 0
-    seed: int = 0
-    seconds: float = 0.0
-    made: str = ""
-
-
-@dataclass(frozen=True)
-class Round:
-    """The outcome of a fine-tune.
-
-    Attributes
-    ----------
-    version : Version
-    accepted : bool
-        Whether the new model is better than the one before, or nothing was held out to tell.
-    message : str
-        The answer in plain words.
-    """
-
-    version: Version
-    accepted: bool
-    message: str
 
 
 class Session:
@@ -140,8 +89,6 @@ class Session:
         )
         self._fingerprint = fingerprint
         self.save()
-
-    # ------------------------------------------------------------------ state
 
     @property
     def compute(self) -> Compute:
@@ -233,8 +180,6 @@ class Session:
         """Finish writing and release the session's folder."""
         self.save()
         self.annotations.close()
-
-    # ------------------------------------------------------------- long work
 
     def segment(
         self,
@@ -372,8 +317,6 @@ class Session:
         if outcome.accepted:
             self.use_model(outcome.version.name)
 
-    # ------------------------------------------------------------------ labels
-
     def labels(
         self, layer: int, y: int, x: int, height: int, width: int, *, version: str | None = None
     ) -> NDArray[np.uint8]:
@@ -405,8 +348,6 @@ class Session:
     def layer_count(self) -> int:
         """Number of power-of-two layers of the slide."""
         return layer_count(self.slide.shape)
-
-    # ---------------------------------------------------------------- internals
 
     def _can_scale(self, version: str) -> bool:
         return self.segmenter(version).spec.mpp is None
@@ -446,39 +387,12 @@ class Session:
         names = {version.name for version in self.versions}
         self.current = values["current"] if values["current"] in names else None
         self.previous = values["previous"] if values["previous"] in names else None
-        self.view = values["view"]
+        self.view = values.get("view", {})
         if self.slide.mpp is None and saved["mpp"] is not None:
             self.slide = self.slide.with_mpp(saved["mpp"])
-
-
-def judge(before: float | None, after: float | None) -> tuple[bool, str]:
-    """Whether a fine-tuned model replaces the one before, and the answer in plain words."""
-    if before is None or after is None:
-        return True, "too early to tell whether it is better: correct a few more places"
-    scores = f"Dice {before:.2f} -> {after:.2f} on the corrections that it did not see"
-    if after > before:
-        return True, f"better: {scores}"
-    return False, f"not better: {scores}; the model stays as it was"
-
-
-def slide_fingerprint(slide: Slide) -> str:
-    """SHA-256 that tells slides apart: size and both ends of a file, or shape and overview of an array."""
-    digest = hashlib.sha256()
-    if slide.path is not None and slide.path.is_file():
-        with slide.path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest.update(str(size).encode() + file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
-    else:
-        digest.update(repr(slide.shape).encode() + np.asarray(slide.levels[-1]).tobytes())
-    return digest.hexdigest()
 
 
 def default_folder(slide: Slide) -> Path:
     """Where a slide's session lies unless the user says otherwise."""
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in slide.name)
     return library.user_folder().parent / "sessions" / f"{safe}-{slide_fingerprint(slide)[:12]}"
-
-
-__all__ = ["MissingScaleError", "Round", "Session", "Version", "default_folder", "judge", "slide_fingerprint"]

@@ -17,6 +17,14 @@ from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint
 PRETRAIN_SECONDS = 3600.0
 
 
+class Loss(StrEnum):
+    """Losses of a fine-tune."""
+
+    dice = "dice"
+    paper = "paper"
+    combined = "combined"
+
+
 class Config(StrEnum):
     """Networks that can be pretrained."""
 
@@ -177,6 +185,10 @@ def finetune(
     instances: Annotated[
         bool, typer.Option("--instances", help="Each object in the labels has a number of its own.")
     ] = False,
+    loss: Annotated[
+        Loss,
+        typer.Option(help="dice: cross-entropy and soft Dice. paper: structure similarity and focal loss."),
+    ] = Loss.dice,
     device: Device = "auto",
 ) -> None:
     """Train a model on labelled images, and score it."""
@@ -197,6 +209,7 @@ def finetune(
             mpp=mpp,
             target_mpp=target_mpp,
             instances=instances,
+            loss=loss,
             command=ctx.obj,
             cancel=cancel,
         )

@@ -62,7 +62,7 @@ def correction_examples(
         raise UserError(
             "nothing is corrected yet", slide.name, "press Correct here and paint what the model got wrong"
         )
-    training, held_out = [], []
+    training, held_out, whole = [], [], []
     for box in boxes:
         # On whole cells, so that a pixel's cell does not depend on the box.
         y, x = (max(0, math.floor(start / scale) - CONTEXT) // CELL * CELL for start in (box.y, box.x))
@@ -73,9 +73,13 @@ def correction_examples(
         said = predict_image(segmenter, rgb, compute)
         example = _example(f"{box.y},{box.x}", rgb, codes, said)
         mask = held_out_cells((height, width), cell=CELL, origin=(y, x))
+        whole.append(example)
         training.append(example.weighted(~mask))
         # Only what a person drew is scored, not what the model believes.
         held_out.append(example.weighted(mask & (codes > 0)))
+    if not any((example.weight == 1).any() for example in training):
+        # All that was drawn lies in held-out cells: learn from it, and leave the score open.
+        return whole, []
     return training, held_out
 
 
@@ -99,7 +103,7 @@ def _codes_on_grid(
     scale: float,
     box: Region,
 ) -> NDArray[np.uint8]:
-    """Codes of a part of the model's grid; 0 outside ``box``, so that no pixel is taken by two boxes."""
+    """Codes of a part of the model's grid; 0 outside ``box``, whose layer's other boxes hold the rest."""
     y, x, height, width = part
     layer = finest_layer(scale, shape)
     ratio = scale / 2**layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from napari_genselfdiff.models.weights import read_weights, save_weights
 BACKGROUND = "background"
 MAX_CLASSES = 17
 """Background and up to 16 classes."""
+
+SAME_SCALE = 0.05
+"""Scales that differ from a power of two by less are taken as that power."""
 
 DEFAULT_TIMESTEP = 50
 """Time step of the clean input; features are best at small, non-zero noise levels (Baranchuk et al. 2022)."""
@@ -95,7 +99,11 @@ class SegmenterSpec:
             return self.downsample
         if mpp is None:
             raise MissingScaleError(which)
-        return self.mpp / mpp
+        scale = self.mpp / mpp
+        # Objects a few per cent larger or smaller look the same to the network, but pixels that coincide with
+        # those of a slide's level are read without resampling.
+        nearest = 2.0 ** round(math.log2(scale))
+        return nearest if abs(scale / nearest - 1) < SAME_SCALE else scale
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> SegmenterSpec:

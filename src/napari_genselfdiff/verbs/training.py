@@ -95,6 +95,7 @@ def finetune(
     mpp: float | None = None,
     target_mpp: float | None = None,
     instances: bool = False,
+    loss: str = "dice",
     command: str = "",
     cancel: CancelToken | None = None,
 ) -> Iterator[Event]:
@@ -119,6 +120,8 @@ def finetune(
         Resolution that the model shall work at; the base's, or by the size of the objects, by default.
     instances : bool
         Whether labels are ids of objects. Binary masks are split at necks.
+    loss : str
+        Name of the loss, see `losses.LOSSES`.
     command : str
         What was typed, for the model card.
     cancel : CancelToken, optional
@@ -169,7 +172,7 @@ def finetune(
     )
     segmenter, continued = _model(spec, start, seed)
     training, held_out = split_examples(examples)
-    settings = FineTuneSettings(seed=seed)
+    settings = FineTuneSettings(seed=seed, loss=loss)
     if continued:
         settings = replace(settings, learning_rate=CONTINUED_LEARNING_RATE)
     for event in fine_tune(
@@ -205,6 +208,7 @@ def finetune(
             steps=result.steps,
             seconds=round(result.seconds, 1),
             seed=seed,
+            loss=loss,
             scores={"dice_before": result.before, "dice": result.after},
         )
         trained = Trained(

@@ -129,6 +129,7 @@ class CorrectionWindow(QObject):
         """Show the session's labels anew (after undo, or when the model's predictions changed)."""
         self._shadow = self._stored()
         self.layer.data = self._shadow.copy()
+        self.layer.editable = not self.session.annotations.read_only
 
     def _stored(self) -> NDArray[np.uint8]:
         return self.session.labels(self.magnification, self.y, self.x, self.height, self.width)

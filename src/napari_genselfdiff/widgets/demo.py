@@ -231,7 +231,8 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels of a mask that touch its outside, two pixels wide."""
     from scipy import ndimage
 
-    return mask & ~np.asarray(ndimage.binary_erosion(mask, iterations=2), bool)
+    outline: NDArray[np.bool_] = mask & ~np.asarray(ndimage.binary_erosion(mask, iterations=2), bool)
+    return outline
 
 
 def _sample() -> Slide:

@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress, TileDone
 from napari_genselfdiff.models import library
-from napari_genselfdiff.session import FINE_TUNE_SECONDS, Round, Session, default_folder
-from napari_genselfdiff.widgets.corrections import CorrectionWindow, window_at_view
-from napari_genselfdiff.widgets.overlay import Overlay
+from napari_genselfdiff.models.versions import Round
+from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session, default_folder
+from napari_genselfdiff.widgets.corrections import CorrectionWindow
+from napari_genselfdiff.widgets.layers import SessionLayers
 from napari_genselfdiff.widgets.sections import (
     CorrectSection,
     FineTuneSection,
     SegmentSection,
     SlideSection,
     StatusSection,
+    stack_scrolled,
 )
 from napari_genselfdiff.widgets.slides import add_slide, slide_of_layer
-from napari_genselfdiff.widgets.view import visible_region
 from napari_genselfdiff.workers import Job
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QCloseEvent
 
 REFRESH_MS = 100
+NOT_IN_VIEW = "The slide is not in view: press Home to see all of it."
 
 
 class GenSelfDiffDock(QWidget):
@@ -48,43 +50,51 @@ class GenSelfDiffDock(QWidget):
 
     def __init__(self, napari_viewer: Viewer, session_folder: Path | None = None) -> None:
         super().__init__()
-        # napari wraps the viewer for plugins; layers that come out of the wrapping are wrapped anew each time,
-        # so that `layer in viewer.layers` and `is` would not hold.
+        # napari wraps the viewer for plugins. Layers that come out of the wrapping are wrapped anew each
+        # time, so that `layer in viewer.layers` and `is` would not hold.
         self.viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.session_folder = session_folder
         self.session: Session | None = None
-        self.overlay: Overlay | None = None
-        self.editing: CorrectionWindow | None = None
+        self.layers: SessionLayers | None = None
         self.job: Job | None = None
         self._cancel = CancelToken()
         self._tuning = False
         self._segment_next = False
-        self._image: Image | None = None
 
-        self._layers = ComboBox(label="slide", choices=self._rgb_layers, nullable=True)
-        self._layers.native.setToolTip("the RGB image layer to work on")
-        self.slide_section = SlideSection(self._layers.native)
+        self._slides = ComboBox(label="slide", choices=self._rgb_layers, nullable=True)
+        self._slides.native.setToolTip("the RGB image layer to work on")
+        self.slide_section = SlideSection(self._slides.native)
         self.segment_section = SegmentSection()
         self.correct_section = CorrectSection()
         self.fine_tune_section = FineTuneSection()
         self.status = StatusSection()
-        self._lay_out()
+        stack_scrolled(
+            self,
+            self.slide_section,
+            self.segment_section,
+            self.correct_section,
+            self.fine_tune_section,
+            self.status,
+        )
         self._connect()
         self._tile_timer = QTimer(self)
         self._tile_timer.setSingleShot(True)
         self._tile_timer.setInterval(REFRESH_MS)
-        self._tile_timer.timeout.connect(self._refresh_labels)
+        self._tile_timer.timeout.connect(self._refresh)
         self._show_state()
         self._layers_changed()
 
-    # ------------------------------------------------------------------ slide
+    @property
+    def editing(self) -> CorrectionWindow | None:
+        """The editable window, while there is one."""
+        return self.layers.editing if self.layers is not None else None
 
     def open_slide(self, path: str | Path) -> None:
         """Open a slide file and begin, or go on with, its session."""
         from napari_genselfdiff.slides import open_slide
 
         try:
-            self._layers.value = add_slide(self.viewer, open_slide(path))
+            self._slides.value = add_slide(self.viewer, open_slide(path))
         except UserError as error:
             self.status.show_idle(str(error))
 
@@ -93,47 +103,45 @@ class GenSelfDiffDock(QWidget):
 
     def _layers_changed(self, _event: Any = None) -> None:
         """Follow layers that came or went."""
-        if self.editing is not None and self.editing.layer not in self.viewer.layers:
-            self._close_window()
-        if self.overlay is not None and self.overlay.layer not in self.viewer.layers:
-            self.overlay = None
-        self._layers.reset_choices()
-        if self._image is not None and self._image not in self.viewer.layers:
-            self._close_session()
-            self._choose_layer(self._layers.value)
-        elif self._image is None and self._layers.value is None and (layers := self._rgb_layers()):
-            self._layers.value = layers[-1]
+        self._slides.reset_choices()
+        if self.layers is not None:
+            self.layers.forget_removed()
+            if self.layers.image not in self.viewer.layers:
+                self.shut()
+                self._choose_layer(self._slides.value)
+        elif self._slides.value is None and (layers := self._rgb_layers()):
+            self._slides.value = layers[-1]
         self._show_state()
 
     def _choose_layer(self, layer: Image | None) -> None:
-        if layer is self._image or (layer is not None and layer not in self.viewer.layers):
+        current = self.layers.image if self.layers is not None else None
+        if layer is current or (layer is not None and layer not in self.viewer.layers):
             return
-        self._close_session()
+        self.shut()
         if layer is None:
             return
         try:
             slide = slide_of_layer(layer)
-            self.session = Session(self.session_folder or default_folder(slide), slide)
+            session = Session(self.session_folder or default_folder(slide), slide)
         except UserError as error:
             self.status.show_idle(str(error))
             return
-        self._image = layer
-        self.session.model_changed.connect(self._model_changed)
-        self.session.mpp_changed.connect(self._mpp_changed)
-        if self.session.slide.mpp != slide.mpp:
-            self._mpp_changed(self.session.slide.mpp or 1.0)
-        if self.session.current is None:
-            self._use_model(library.DEFAULT_SEGMENTER)
-        else:
-            self._model_changed(self.session.current)
-        if self.session.view:
-            self.viewer.scene.camera.center = tuple(self.session.view["center"])
-            self.viewer.scene.camera.zoom = self.session.view["zoom"]
-        message = self.session.annotations.recovered or "Ready."
-        if self.session.annotations.read_only:
+        self.session = session
+        message = session.annotations.recovered or "Ready."
+        if session.annotations.read_only:
             message = "This session is open in another window: it can be looked at here, not changed."
         self.status.show_idle(message)
-        self._show_state()
+        if session.current is None:
+            self._use_model(library.DEFAULT_SEGMENTER)
+        self.layers = SessionLayers(self.viewer, session, layer)
+        if session.slide.mpp is not None and session.slide.mpp != slide.mpp:
+            self.layers.rescale(session.slide.mpp)
+        session.model_changed.connect(self._model_changed)
+        session.mpp_changed.connect(self._mpp_changed)
+        if session.view:
+            self.viewer.scene.camera.center = tuple(session.view["center"])
+            self.viewer.scene.camera.zoom = session.view["zoom"]
+        self._model_changed(session.current or "")
 
     def _ask_for_slide(self) -> None:
         name, _ = QFileDialog.getOpenFileName(self, "Open a slide")
@@ -146,48 +154,38 @@ class GenSelfDiffDock(QWidget):
             self.status.show_idle("Ready.")
 
     def _mpp_changed(self, mpp: float) -> None:
-        if self._image is not None:
-            self._image.scale = (mpp, mpp)
-            self._image.units = ("micrometer", "micrometer")
-        self._make_overlay()
+        if self.layers is not None:
+            self.layers.rescale(mpp)
         self._show_state()
 
-    def _close_session(self) -> None:
+    def shut(self) -> None:
+        """Stop what runs and finish writing; the session can be reopened."""
         self._tile_timer.stop()
         if self.job is not None:
             self.job.close()
             self.job = None
-        self._close_window()
-        if self.overlay is not None and self.overlay.layer in self.viewer.layers:
-            self.viewer.layers.remove(self.overlay.layer)
-        self.overlay = None
-        if self.session is not None:
+        layers, self.layers = self.layers, None
+        if layers is not None:
+            layers.remove()
+        session, self.session = self.session, None
+        if session is not None:
             camera = self.viewer.scene.camera
-            self.session.view = {"center": [float(c) for c in camera.center], "zoom": float(camera.zoom)}
-            self.session.close()
-        self.session, self._image = None, None
-
-    def shut(self) -> None:
-        """Stop what runs and finish writing; the session can be reopened."""
-        self._close_session()
+            session.view = {"center": [float(c) for c in camera.center], "zoom": float(camera.zoom)}
+            session.close()
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Finish writing when the dock is closed."""
         self.shut()
         super().closeEvent(event)
 
-    # ---------------------------------------------------------------- segment
-
     def segment_view(self) -> None:
         """Segment what is on the screen."""
-        if self.session is None or self._image is None:
+        if self.session is None or self.layers is None:
             return
-        region = visible_region(self.viewer, self._image, self.session.slide.shape)
+        region = self.layers.visible_region()
         if region is None:
-            self.status.show_idle("The slide is not in view: press Home to see all of it.")
+            self.status.show_idle(NOT_IN_VIEW)
             return
-        if self.overlay is None:
-            self._make_overlay()
         self.segment_section.compare.setChecked(False)
         self._cancel = CancelToken()
         try:
@@ -211,47 +209,29 @@ class GenSelfDiffDock(QWidget):
             self._use_model(self.session.previous)
 
     def _model_changed(self, _name: str) -> None:
-        if self.session is None:
+        if self.session is None or self.layers is None:
             return
         self.correct_section.show_classes(self.session.classes)
-        if self.overlay is None:
-            self._make_overlay()
+        self._show_models()
         self.segment_section.compare.setChecked(False)
-        self._refresh_labels()
+        self.layers.refresh()
         self._show_state()
 
     def _compare(self, before: bool) -> None:
-        if self.overlay is not None and self.session is not None:
-            self.overlay.show_version(self.session.previous if before else None)
-
-    # ---------------------------------------------------------------- correct
+        if self.layers is not None and self.layers.overlay is not None and self.session is not None:
+            self.layers.overlay.show_version(self.session.previous if before else None)
 
     def correct_here(self) -> None:
         """Make the view editable."""
-        if self.session is None or self._image is None:
+        if self.layers is None:
             return
-        self._close_window()
-        self.editing = window_at_view(self.viewer, self.session, self._image)
-        if self.editing is None:
-            self.status.show_idle("The slide is not in view: press Home to see all of it.")
+        if not self.layers.correct_here():
+            self.status.show_idle(NOT_IN_VIEW)
             return
-        if self.overlay is not None:
-            self.overlay.hole = self.editing.region
-            self.overlay.refresh()
-        self.viewer.layers.selection.active = self.editing.layer
+        assert self.editing is not None
         self.editing.committed.connect(self._show_state)
         self.status.show_idle("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
         self._show_state()
-
-    def _close_window(self) -> None:
-        if self.editing is not None:
-            self.editing.commit()
-            layer = self.editing.layer
-            self.editing = None
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
-        if self.overlay is not None:
-            self.overlay.hole = None
 
     def _accept(self) -> None:
         if self.editing is not None:
@@ -270,14 +250,12 @@ class GenSelfDiffDock(QWidget):
             on_window(self.editing)
         elif self.session is not None:
             on_session(self.session)
-        self._refresh_labels()
+        self._refresh()
         self._show_state()
 
     def _choose_class(self, label: int) -> None:
         if self.editing is not None:
             self.editing.layer.selected_label = label
-
-    # -------------------------------------------------------------- fine-tune
 
     def fine_tune(self) -> None:
         """Train a copy of the model on the corrections."""
@@ -296,9 +274,8 @@ class GenSelfDiffDock(QWidget):
         self.status.show_idle(event.message)
         if self.session is not None and isinstance(event.result, Round):
             self.session.adopt(event.result)
+            self._show_models()
             self._segment_next = event.result.accepted
-
-    # ------------------------------------------------------------------- work
 
     def _run(self, events: Iterator[Event]) -> None:
         self.status.show_running("starting", None, None)
@@ -319,7 +296,7 @@ class GenSelfDiffDock(QWidget):
         elif self._tuning:
             self._tuned(event)
         else:
-            self._refresh_labels()
+            self._refresh()
             stopped = "Stopped; what is done is kept: " if event.cancelled else "Segmented: "
             self.status.show_idle(stopped + event.message)
 
@@ -336,21 +313,9 @@ class GenSelfDiffDock(QWidget):
             self._segment_next = False
             self.segment_view()
 
-    # ---------------------------------------------------------------- showing
-
-    def _make_overlay(self) -> None:
-        if self.session is None or self._image is None:
-            return
-        if self.overlay is not None and self.overlay.layer in self.viewer.layers:
-            self.viewer.layers.remove(self.overlay.layer)
-        self.overlay = Overlay(self.viewer, self.session, self._image)
-
-    def _refresh_labels(self) -> None:
-        if self.editing is not None:
-            self.editing.commit()
-            self.editing.reload()
-        if self.overlay is not None:
-            self.overlay.refresh()
+    def _refresh(self) -> None:
+        if self.layers is not None:
+            self.layers.refresh()
 
     def _show_state(self, _event: Any = None) -> None:
         session, running = self.session, self.job is not None
@@ -379,16 +344,15 @@ class GenSelfDiffDock(QWidget):
             if self._looks_right()
             else "This does not look like H&E: the model may be wrong here.",
         )
-        names = [version.name for version in session.versions]
-        names += [e.name for e in library.list_models() if e.kind == "segmenter" and e.name not in names]
-        self.segment_section.show_models(names, [self._detail(name) for name in names], session.current)
 
-    def _detail(self, name: str) -> str:
-        version = next((v for v in self.session.versions if v.name == name), None) if self.session else None
-        if version is None or version.parent is None:
-            return f"{name}: a model of the library"
-        scores = "" if version.after is None else f", Dice {version.before:.2f} -> {version.after:.2f}"
-        return f"{name}: trained from {version.parent} on {version.corrections} strokes{scores}"
+    def _show_models(self) -> None:
+        if self.session is None:
+            return
+        models = {version.name: version.description for version in self.session.versions}
+        for entry in library.list_models():
+            if entry.kind == "segmenter":
+                models.setdefault(entry.name, f"{entry.name}: a model of the library")
+        self.segment_section.show_models(models, self.session.current)
 
     def _looks_right(self) -> bool:
         from napari_genselfdiff.slides.stain import looks_like_he
@@ -402,7 +366,7 @@ class GenSelfDiffDock(QWidget):
     def _export(self) -> None:
         from napari_genselfdiff.widgets.export import export_view
 
-        if self.session is None or self._image is None:
+        if self.session is None or self.layers is None:
             return
         name, _ = QFileDialog.getSaveFileName(
             self,
@@ -410,37 +374,15 @@ class GenSelfDiffDock(QWidget):
             f"{self.session.slide.name}.geojson",
             "QuPath GeoJSON (*.geojson);;Mask (*.png *.tif);;OME-Zarr (*.zarr);;Table (*.csv)",
         )
-        region = visible_region(self.viewer, self._image, self.session.slide.shape)
+        region = self.layers.visible_region()
         if name and region is not None:
             try:
                 self.status.show_idle(export_view(self.session, region, Path(name)))
             except UserError as error:
                 self.status.show_idle(str(error))
 
-    def _lay_out(self) -> None:
-        inner = QWidget()
-        column = QVBoxLayout(inner)
-        column.setContentsMargins(4, 4, 4, 4)
-        for part in (
-            self.slide_section,
-            self.segment_section,
-            self.correct_section,
-            self.fine_tune_section,
-            self.status,
-        ):
-            column.addWidget(part)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
-        self.setMinimumWidth(330)
-
     def _connect(self) -> None:
-        self._layers.changed.connect(self._choose_layer)
+        self._slides.changed.connect(self._choose_layer)
         self.viewer.layers.events.inserted.connect(self._layers_changed)
         self.viewer.layers.events.removed.connect(self._layers_changed)
         self.slide_section.open_clicked.connect(self._ask_for_slide)

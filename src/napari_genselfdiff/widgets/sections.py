@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -30,6 +31,24 @@ def _button(text: str, tooltip: str) -> QPushButton:
     button = QPushButton(text)
     button.setToolTip(tooltip)
     return button
+
+
+def stack_scrolled(widget: QWidget, *parts: QWidget) -> None:
+    """Put parts below each other in a widget that scrolls when the window is small."""
+    inner = QWidget()
+    column = QVBoxLayout(inner)
+    column.setContentsMargins(4, 4, 4, 4)
+    for part in parts:
+        column.addWidget(part)
+    column.addStretch(1)
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setWidget(inner)
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(scroll)
+    widget.setMinimumWidth(330)
 
 
 class SlideSection(QGroupBox):
@@ -111,14 +130,14 @@ class SegmentSection(QGroupBox):
         row.addWidget(self.compare)
         layout.addLayout(row)
 
-    def show_models(self, names: Sequence[str], details: Sequence[str], current: str | None) -> None:
-        """Fill the list; ``details`` become tooltips."""
+    def show_models(self, models: dict[str, str], current: str | None) -> None:
+        """Fill the list with names; their descriptions become tooltips."""
         self.models.blockSignals(True)
         self.models.clear()
-        for index, (name, detail) in enumerate(zip(names, details, strict=True)):
+        for index, (name, detail) in enumerate(models.items()):
             self.models.addItem(name)
             self.models.setItemData(index, detail, Qt.ItemDataRole.ToolTipRole)
-        if current in names:
+        if current in models:
             self.models.setCurrentText(current)
         self.models.blockSignals(False)
 
