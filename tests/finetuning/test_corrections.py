@@ -137,11 +137,12 @@ def test_a_pixels_cell_belongs_to_the_slide_and_not_to_the_drawing(
 
 
 def test_accepted_views_count_like_drawn_ones(slide: Slide, drawing: Annotations) -> None:
-    drawing.accept(0, Region(300, 400, 80, 80), encode(np.full((80, 80), 2), accepted=True))
+    drawing.accept(0, Region(300, 400, 300, 300), encode(np.full((300, 300), 2), accepted=True))
     training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
-    counted = (training[0].weight == 1) | (held_out[0].weight == 1)
-    assert counted.sum() == 40 * 40
-    assert (training[0].labels[counted] == 2).all()
+    counted = [(a.weight == 1) | (b.weight == 1) for a, b in zip(training, held_out, strict=True)]
+    assert sum(int(mask.sum()) for mask in counted) == 150 * 150
+    for example, mask in zip(training, counted, strict=True):
+        assert (example.labels[mask] == 2).all()
 
 
 def test_corrections_from_afar_and_at_the_border(slide: Slide, drawing: Annotations) -> None:
@@ -166,3 +167,14 @@ def test_models_that_know_objects_learn_the_distance_of_what_was_drawn(
     assert example.distance.max() == 1
     without, _ = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
     assert without[0].distance is None
+
+
+def test_what_lies_in_held_out_cells_alone_is_trained_on_and_not_scored(
+    slide: Slide, drawing: Annotations
+) -> None:
+    rows, columns = np.nonzero(held_out_cells((350, 450), cell=CELL))
+    y, x = 2 * int(rows[0]), 2 * int(columns[0])
+    drawing.accept(0, Region(y, x, 8, 8), encode(np.ones((8, 8))))
+    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    assert held_out == []
+    assert sum(int((example.weight == 1).sum()) for example in training) == 16
