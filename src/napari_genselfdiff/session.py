@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.store import PredictionStore
     from napari_genselfdiff.slides import Slide
 
-FINE_TUNE_SECONDS = 40.0
+FINE_TUNE_SECONDS = 25.0
 FORMAT = 1
 
 

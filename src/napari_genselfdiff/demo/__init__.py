@@ -88,6 +88,7 @@ def read_recording(path: Path) -> Recording:
             values = feature["properties"]
             if values["classification"]["name"] == "field":
                 fields.append(_field(values, feature, collection["features"]))
+        fields.sort(key=lambda field: not field.correction)
         slide = collection["slide"]
         return Recording(slide["name"], float(slide["mpp"]), tuple(fields))
     except (OSError, ValueError, KeyError, TypeError) as error:

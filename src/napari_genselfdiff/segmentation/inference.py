@@ -185,7 +185,9 @@ def predict_region(
             yield Progress(done, total, "segmenting", clock.left(done, total))
     yield Finished(
         result=Prediction((y, x), scale, probabilities, distance),
-        message=f"{done} of {total} tiles" if done < total else f"{height * width / 1e6:.1f} megapixels",
+        message=f"{done} of {total} tiles"
+        if done < total
+        else f"{height:,} x {width:,} pixels at the model's resolution",
         cancelled=done < total,
     )
 

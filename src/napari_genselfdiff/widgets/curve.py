@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QPointF, QSize
+from qtpy.QtCore import QPointF, QSize, Qt
 from qtpy.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -56,4 +56,5 @@ class LossCurve(QWidget):
 
         painter.setPen(QPen(color, 1.5))
         painter.drawPolyline(QPolygonF([place(*point) for point in self._points]))
-        painter.drawText(8, 16, f"loss {losses[-1]:.3f}")
+        corner = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignRight
+        painter.drawText(self.rect().adjusted(6, 4, -6, -4), corner, f"loss {losses[-1]:.3f}")

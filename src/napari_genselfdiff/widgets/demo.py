@@ -180,9 +180,11 @@ class _Demo:
             for mask, color in ((field.mask(), (0, 90, 200)), (labels, (240, 228, 66))):
                 large[_outline(mask.repeat(zoom, 0).repeat(zoom, 1))] = color
             tiles.append(large)
-        gap = np.full((tiles[0].shape[0], 8, 3), 255, np.uint8)
-        row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
-        Image.fromarray(row).save(self.output / f"fields-{when}.png")
+        side, gap = max(max(tile.shape) for tile in tiles), 8
+        row = Image.new("RGB", (len(tiles) * (side + gap) - gap, side), "white")
+        for index, tile in enumerate(tiles):
+            row.paste(Image.fromarray(tile), (index * (side + gap), 0))
+        row.save(self.output / f"fields-{when}.png")
 
     def _click(self, button: Any) -> None:
         """Click, and wait until the work has ended."""
