@@ -25,7 +25,7 @@ from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progr
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
 
-MARGIN = 48
+MARGIN = 80
 BLEND = 32
 WINDOW = 768
 PAPER_WINDOW = 256

@@ -38,7 +38,7 @@ class SessionLayers:
         self.editing: CorrectionWindow | None = None
         self.overlay: Overlay | None = Overlay(viewer, session, image)
         # In screen pixels it would mean nothing.
-        viewer.scale_bar.visible = session.slide.mpp is not None
+        viewer.canvas.overlays.scale_bar.visible = session.slide.mpp is not None
 
     def visible_region(self) -> Region | None:
         """The part of the slide that is on the screen, in level-0 pixels."""
@@ -80,7 +80,7 @@ class SessionLayers:
         if self.overlay is not None:
             self._remove(self.overlay.layer)
         self.overlay = Overlay(self.viewer, self.session, self.image)
-        self.viewer.scale_bar.visible = True
+        self.viewer.canvas.overlays.scale_bar.visible = True
 
     def forget_removed(self) -> None:
         """Follow layers that the user removed."""
