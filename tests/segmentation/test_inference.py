@@ -198,7 +198,7 @@ def test_a_region_of_many_blocks_equals_one_of_one(
 
 def test_tiles_lie_on_one_grid() -> None:
     options: dict[str, Any] = {"bounds": (5000, 5000), "window": 512, "stride": 16}
-    step = 512 - 2 * MARGIN - BLEND
+    step, reach = 512 - 2 * MARGIN - BLEND, MARGIN + BLEND // 2 + 16
     whole = tile_grid(0, 0, 5000, 5000, crop=False, **options)
     assert all(w.height == w.width == 512 for w in whole)
     assert len({w.y for w in whole}) == math.ceil(5000 / step)
@@ -217,12 +217,12 @@ def test_tiles_lie_on_one_grid() -> None:
                 for outer in part
             )
             # Nothing is computed further from the region than a seam needs.
-            assert window.y >= y - 80
-            assert window.x >= x - 80
-            assert window.y + window.height <= y + h + 80
-            assert window.x + window.width <= x + w + 80
+            assert window.y >= y - reach
+            assert window.x >= x - reach
+            assert window.y + window.height <= y + h + reach
+            assert window.x + window.width <= x + w + reach
     assert len(tile_grid(100, 100, 200, 200, crop=True, **options)) == 1
-    assert tile_grid(0, 0, 100, 100, crop=True, **options) == [Window(-64, -64, 240, 240)]
+    assert tile_grid(0, 0, 100, 100, crop=True, **options) == [Window(-96, -96, 304, 304)]
 
 
 def test_weights_of_neighbours_add_up_to_1() -> None:
@@ -285,7 +285,7 @@ def test_slides_smaller_than_a_window(tiny: Segmenter, region: Box) -> None:
 
 def test_the_centre_of_the_view_comes_first(tiny: Segmenter) -> None:
     image, centre = texture(400, 400), (330.0, 90.0)
-    events = predict(tiny, image, (0, 0, 400, 400), centre=centre, window=192)
+    events = predict(tiny, image, (0, 0, 400, 400), centre=centre, window=256)
     tiles = [event for event in events if isinstance(event, TileDone)]
     assert len(tiles) > 9
     (top, left), (h, w) = tiles[0].origin, tiles[0].labels.shape
@@ -299,14 +299,14 @@ def test_the_centre_of_the_view_comes_first(tiny: Segmenter) -> None:
     assert all(later > earlier - 2 * MARGIN for earlier, later in pairwise(distances))
     assert distances[-1] > 250
 
-    middle = [e for e in predict(tiny, image, (0, 0, 400, 400), window=192) if isinstance(e, TileDone)]
+    middle = [e for e in predict(tiny, image, (0, 0, 400, 400), window=256) if isinstance(e, TileDone)]
     assert math.hypot(middle[0].origin[0] - 168, middle[0].origin[1] - 168) < 80
 
 
 def test_cancel_keeps_what_is_done(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "BLOCK", 200)
     cancel, image, done = CancelToken(), texture(400, 400), []
-    options: dict[str, Any] = {"bounds": (400, 400), "scale": 1.0, "compute": CPU, "window": 192}
+    options: dict[str, Any] = {"bounds": (400, 400), "scale": 1.0, "compute": CPU, "window": 256}
 
     def read(y: int, x: int, height: int, width: int) -> Rgb:
         assert not cancel.cancelled, "nothing is read any more"
@@ -342,7 +342,7 @@ def test_cancelled_before_the_start(tiny: Segmenter) -> None:
 
 
 def test_progress_counts_tiles_and_tells_the_time_left(tiny: Segmenter) -> None:
-    events = predict(tiny, texture(300, 300), (0, 0, 300, 300), window=192)
+    events = predict(tiny, texture(300, 300), (0, 0, 300, 300), window=256)
     progress = [event for event in events if isinstance(event, Progress)]
     total = progress[0].total
     assert [event.done for event in progress] == list(range(int(total) + 1))
