@@ -27,7 +27,7 @@ from napari_genselfdiff.segmentation.prediction import Prediction
 
 MARGIN = 80
 BLEND = 32
-WINDOW = 768
+WINDOW = 1024
 PAPER_WINDOW = 256
 """Networks whose normalisation sees the tile get windows of the size they were trained with."""
 BLOCK = 4096
