@@ -46,12 +46,27 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(n, channels, height, width)``."""
-        normed = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias)
+        return self.with_gain(x, self.weight, self.bias)
+
+    def with_gain(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Normalise with another gain and bias, each of shape (channels,)."""
+        normed = F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias)
         return normed.permute(0, 3, 1, 2)
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
     return nn.GroupNorm(GROUPS, channels) if kind == "group" else PixelNorm(channels)
+
+
+def _normed_and_scaled(norm: nn.Module, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``norm(h) * scale + shift`` with (n, channels) scales and shifts.
+
+    With one time step for all images, as in a segmenter, they go into the normalisation's own gain and bias,
+    which saves a pass over the memory.
+    """
+    if isinstance(norm, PixelNorm) and len(scale) == 1:
+        return norm.with_gain(h, norm.weight * scale[0], norm.bias * scale[0] + shift[0])
+    return torch.addcmul(shift[:, :, None, None], norm(h), scale[:, :, None, None])
 
 
 class ResidualBlock(nn.Module):
@@ -72,15 +87,17 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Transform features at a time embedding ``(n, time_width)``."""
-        shift = self.time(F.silu(time))[:, :, None, None]
-        h = self.norm1(self.conv1(x))
+        shift = self.time(F.silu(time))
+        h = self.conv1(x)
         if self.time_scale:
             scale, shift = shift.chunk(2, dim=1)
-            h = torch.addcmul(shift, h, scale + 1)
+            h = _normed_and_scaled(self.norm1, h, scale + 1, shift)
         else:
-            h = h + shift
-        h = F.silu(h)
-        h = F.silu(self.norm2(self.conv2(h)))
+            h = self.norm1(h) + shift[:, :, None, None]
+        # Without gradients nothing needs the values before.
+        spare = not torch.is_grad_enabled()
+        h = self.norm2(self.conv2(F.silu(h, inplace=spare)))
+        h = F.silu(h, inplace=spare)
         return cast(Tensor, h + self.shortcut(x))
 
 
