@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PLAUSIBLE_MPP = (0.01, 100.0)
 
 
+CELL = 128
+"""Side in pixels of the cells that a slide is resampled in."""
+
+
 @dataclass(frozen=True, eq=False)
 class Slide:
     """A lazy pyramid of an RGB image. Made by ``open_slide`` and ``slide_from_arrays``.
@@ -127,9 +131,9 @@ class Slide:
 
         Notes
         -----
-        A pixel depends on its place on the grid and not on how the region was cut (to one grey level):
-        Pillow filters over the pixels around its ``box``, so the source is read with a margin as wide as
-        the filter and the box says where the region lies in it, to a fraction of a pixel.
+        A pixel depends on its place on the grid and not on how the region was cut: the grid is resampled
+        in whole cells. Pillow filters over the pixels around its ``box``, so a cell's source has a margin as
+        wide as the filter and the box says where the cell lies in it, to a fraction of a pixel.
         """
         from PIL import Image
 
@@ -141,14 +145,39 @@ class Slide:
             return self.read(y, x, height, width, level=level)
         if not height or not width:
             return np.empty((height, width, 3), np.uint8)
-        margin = math.ceil(max(ratio, 1)) + 2
-        top, left = math.floor(y * ratio) - margin, math.floor(x * ratio) - margin
-        bottom = math.ceil((y + height) * ratio) + margin
-        right = math.ceil((x + width) * ratio) + margin
+        rows, columns = _cells(y, height, ratio), _cells(x, width, ratio)
+        top, left = rows[0].source.start, columns[0].source.start
+        bottom, right = rows[-1].source.stop, columns[-1].source.stop
         source = self.read(top, left, bottom - top, right - left, level=level)
-        box = (x * ratio - left, y * ratio - top, (x + width) * ratio - left, (y + height) * ratio - top)
-        image = Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR, box=box)
-        return np.array(image)
+        grid = np.empty((CELL * len(rows), CELL * len(columns), 3), np.uint8)
+        for i, row in enumerate(rows):
+            strip = source[row.source.start - top : row.source.stop - top]
+            for j, column in enumerate(columns):
+                part = strip[:, column.source.start - left : column.source.stop - left]
+                box = (column.low, row.low, column.high, row.high)
+                cell = Image.fromarray(part).resize((CELL, CELL), Image.Resampling.BILINEAR, box=box)
+                grid[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL] = np.asarray(cell)
+        return grid[y % CELL : y % CELL + height, x % CELL : x % CELL + width]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One side of a cell: the level's pixels that it needs, and where it lies in them."""
+
+    source: slice
+    low: float
+    high: float
+
+
+def _cells(start: int, length: int, ratio: float) -> list[_Cell]:
+    """The cells of the grid that a row or column of pixels lies in."""
+    margin = math.ceil(max(ratio, 1)) + 2
+    cells = []
+    for index in range(start // CELL, (start + length - 1) // CELL + 1):
+        low, high = index * CELL * ratio, (index + 1) * CELL * ratio
+        first = math.floor(low) - margin
+        cells.append(_Cell(slice(first, math.ceil(high) + margin), low - first, high - first))
+    return cells
 
 
 def build_slide(
