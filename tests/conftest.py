@@ -22,3 +22,10 @@ def data_dir() -> Path:
 def cmu_slide(data_dir: Path) -> Path:
     """The Aperio slide CMU-1-Small-Region.svs."""
     return data_dir / "slides" / "CMU-1-Small-Region.svs"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured, from whichever worker they ran on."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
