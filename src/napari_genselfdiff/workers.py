@@ -77,6 +77,17 @@ class Job(QObject):
             self._on_end()
 
 
+def warm_up_in_background() -> None:
+    """Import in a thread what the first work needs, so that it does not stall the interface later."""
+
+    def warm_up() -> None:
+        from napari_genselfdiff.finetuning import loop
+
+        loop.warm_up()
+
+    threading.Thread(target=warm_up, name="genselfdiff-warm-up", daemon=True).start()
+
+
 class _Failure:
     """An exception on its way to the interface."""
 

@@ -72,6 +72,7 @@ def test_the_whole_session(
     field = next(field for field in recording.fields if field.correction)
     region = field.region
     show_region(viewer, image, region)
+    settle()
     watch = StallWatch()
     dock.segment_section.segment_button.click()
     wait_for(lambda: dock.job is None)

@@ -176,6 +176,15 @@ def _score(
     return float(np.mean(scores)) if scores else None
 
 
+def warm_up() -> None:
+    """Import what the first fine-tune needs.
+
+    torch imports its compiler with the first optimiser. That holds the interpreter for a third of a second
+    at a time, so a window does it before work runs.
+    """
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+
 def _train_step(
     trainee: Segmenter,
     optimizer: torch.optim.Optimizer,

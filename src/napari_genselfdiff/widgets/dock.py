@@ -17,6 +17,7 @@ from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session, default_folder
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
+from napari_genselfdiff.widgets.export import ask_and_export
 from napari_genselfdiff.widgets.layers import SessionLayers
 from napari_genselfdiff.widgets.sections import (
     CorrectSection,
@@ -27,7 +28,7 @@ from napari_genselfdiff.widgets.sections import (
     stack_scrolled,
 )
 from napari_genselfdiff.widgets.slides import add_slide, slide_of_layer
-from napari_genselfdiff.workers import Job
+from napari_genselfdiff.workers import Job, warm_up_in_background
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -82,6 +83,7 @@ class GenSelfDiffDock(QWidget):
         self._tile_timer.setInterval(REFRESH_MS)
         self._tile_timer.timeout.connect(self._refresh)
         self._show_state()
+        warm_up_in_background()
         self._layers_changed()
 
     @property
@@ -364,22 +366,14 @@ class GenSelfDiffDock(QWidget):
         return self._judgement
 
     def _export(self) -> None:
-        from napari_genselfdiff.widgets.export import export_view
-
-        if self.session is None or self.layers is None:
+        region = self.layers.visible_region() if self.layers is not None else None
+        if self.session is None or region is None:
+            self.status.show_idle(NOT_IN_VIEW)
             return
-        name, _ = QFileDialog.getSaveFileName(
-            self,
-            "Export the view's labels",
-            f"{self.session.slide.name}.geojson",
-            "QuPath GeoJSON (*.geojson);;Mask (*.png *.tif);;OME-Zarr (*.zarr);;Table (*.csv)",
-        )
-        region = self.layers.visible_region()
-        if name and region is not None:
-            try:
-                self.status.show_idle(export_view(self.session, region, Path(name)))
-            except UserError as error:
-                self.status.show_idle(str(error))
+        try:
+            self.status.show_idle(ask_and_export(self, self.session, region))
+        except UserError as error:
+            self.status.show_idle(str(error))
 
     def _connect(self) -> None:
         self._slides.changed.connect(self._choose_layer)
