@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
 from napari_genselfdiff.geometry import Region
@@ -22,17 +23,7 @@ from napari_genselfdiff.session import Session
 from napari_genselfdiff.slides import slide_from_arrays
 
 CPU = Compute(device="cpu", autocast=None, threads=1)
-TINY = UNetConfig(
-    name="tiny",
-    widths=(8, 16),
-    stem_stride=2,
-    blocks=1,
-    norm="pixel",
-    attention=False,
-    time_scale=True,
-    resample_kernel=2,
-    full_width=8,
-)
+TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 WHOLE = Region(0, 0, 300, 400)
 
 

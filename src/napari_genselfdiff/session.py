@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,12 +82,11 @@ class Session:
         self.current: str | None = None
         self.previous: str | None = None
         self.view: dict[str, Any] = {}
-        fingerprint = slide_fingerprint(slide)
-        self._load(fingerprint)
+        self._fingerprint = slide_fingerprint(slide)
+        self._load()
         self.annotations: Annotations = Annotations.open(
-            self.folder / "annotations", shape=slide.shape, slide_id=fingerprint, author=author
+            self.folder / "annotations", shape=slide.shape, slide_id=self._fingerprint, author=author
         )
-        self._fingerprint = fingerprint
         self.save()
 
     @property
@@ -166,7 +165,7 @@ class Session:
                 "slide": {
                     "name": self.slide.name,
                     "path": str(self.slide.path) if self.slide.path else None,
-                    "fingerprint": slide_fingerprint(self.slide),
+                    "fingerprint": self._fingerprint,
                     "mpp": self.slide.mpp,
                 },
                 "versions": [asdict(version) for version in self.versions],
@@ -232,6 +231,9 @@ class Session:
         for event in events:
             if isinstance(event, TileDone):
                 store.write_tile(event, (top, left))
+            elif isinstance(event, Finished) and not event.cancelled and slide.mpp is not None:
+                size = f"{clipped.height * slide.mpp:,.0f} x {clipped.width * slide.mpp:,.0f} µm"
+                event = replace(event, message=size)
             yield event
 
     def fine_tune(
@@ -369,7 +371,7 @@ class Session:
             self._stores[version] = PredictionStore(folder, self.slide.shape, scale)
         return self._stores[version]
 
-    def _load(self, fingerprint: str) -> None:
+    def _load(self) -> None:
         path = self.folder / "session.json"
         if not path.exists():
             return
@@ -379,7 +381,7 @@ class Session:
             saved = values["slide"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError("the session file is damaged", path, "restore it from a copy") from error
-        if saved["fingerprint"] != fingerprint:
+        if saved["fingerprint"] != self._fingerprint:
             raise UserError(
                 "the session belongs to another slide", path, f"open {saved['path'] or saved['name']}"
             )

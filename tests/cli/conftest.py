@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,23 +14,13 @@ from PIL import Image
 
 from napari_genselfdiff import compute
 from napari_genselfdiff.cli import main
-from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, save_segmenter
 
-TINY = UNetConfig(
-    name="compact",
-    widths=(8, 16),
-    stem_stride=2,
-    blocks=1,
-    norm="pixel",
-    attention=False,
-    time_scale=True,
-    resample_kernel=2,
-    full_width=8,
-)
+TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 
 
 class Said(NamedTuple):

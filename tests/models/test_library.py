@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,17 @@ import torch
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.library import export_model, import_model, list_models, resolve, user_folder
-from napari_genselfdiff.models.weights import read_card, save_weights
+from napari_genselfdiff.models.library import (
+    BUNDLED,
+    DEFAULT_PRETEXT,
+    DEFAULT_SEGMENTER,
+    export_model,
+    import_model,
+    list_models,
+    resolve,
+    user_folder,
+)
+from napari_genselfdiff.models.weights import read_card, save_weights, sha256_of
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +121,18 @@ def test_without_a_user_folder_the_bundled_ones_are_there() -> None:
     assert not user_folder().exists()
     assert [entry.name for entry in list_models()] == ["nuclei"]
     assert not user_folder().exists()  # looking makes no folder
+
+
+@pytest.mark.parametrize("name", [DEFAULT_PRETEXT, DEFAULT_SEGMENTER])
+def test_bundled_weights_are_what_their_card_says(name: str) -> None:
+    path = BUNDLED / f"{name}.safetensors"
+    card = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert sha256_of(path) == card["sha256"]
+    assert path.stat().st_size <= 12e6
+    assert read_card(path) == {key: value for key, value in card.items() if key != "sha256"}
+    told = {"data", "data_licence", "licence", "split", "command", "steps", "mpp_range", "input_range", "use"}
+    assert told <= set(card)
+    assert "NuInsSeg" in card["data"]
+    if card["kind"] == "segmenter":
+        assert card["classes"] == ["background", "nucleus"]
+        assert card["scores"]["held-out NuInsSeg"]["images"] == 133

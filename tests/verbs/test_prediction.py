@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from napari_genselfdiff.compute import choose_compute
-from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.events import CancelToken
 from napari_genselfdiff.geometry import Region
@@ -20,17 +21,7 @@ from napari_genselfdiff.slides.arrays import slide_from_arrays
 from napari_genselfdiff.verbs import prediction
 from napari_genselfdiff.verbs.prediction import number_objects, segment_region
 
-TINY = UNetConfig(
-    name="tiny",
-    widths=(8, 16),
-    stem_stride=2,
-    blocks=1,
-    norm="pixel",
-    attention=False,
-    time_scale=True,
-    resample_kernel=2,
-    full_width=8,
-)
+TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 
 
 @pytest.fixture

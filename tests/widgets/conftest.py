@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 
-TINY = UNetConfig(
-    name="tiny",
-    widths=(8, 16),
-    stem_stride=2,
-    blocks=1,
-    norm="pixel",
-    attention=False,
-    time_scale=True,
-    resample_kernel=2,
-    full_width=8,
-)
+TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 
 
 @pytest.fixture

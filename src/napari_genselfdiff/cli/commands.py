@@ -22,7 +22,6 @@ class Loss(StrEnum):
 
     dice = "dice"
     paper = "paper"
-    combined = "combined"
 
 
 class Config(StrEnum):

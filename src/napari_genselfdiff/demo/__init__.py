@@ -65,11 +65,14 @@ class Recording:
     slide_name : str
     mpp : float
         Micrometres per pixel that the person worked with.
+    mpp_note : str
+        Where that comes from when the file does not say it.
     fields : tuple of Field
     """
 
     slide_name: str
     mpp: float
+    mpp_note: str
     fields: tuple[Field, ...]
 
 
@@ -90,7 +93,7 @@ def read_recording(path: Path) -> Recording:
                 fields.append(_field(values, feature, collection["features"]))
         fields.sort(key=lambda field: not field.correction)
         slide = collection["slide"]
-        return Recording(slide["name"], float(slide["mpp"]), tuple(fields))
+        return Recording(slide["name"], float(slide["mpp"]), slide.get("mpp_note", ""), tuple(fields))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             "the recorded corrections could not be read", path, "install the plugin anew"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +48,7 @@ class PatchSource:
     size: int
     zoom: tuple[float, float] = (1.0, 1.0)
     seed: int = 0
-    _cache: dict[Path, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[Path, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _cached_bytes: int = 0
 
     def batch(self, step: int, count: int) -> Tensor:
@@ -72,7 +71,7 @@ class PatchSource:
 
     def _image(self, path: Path) -> NDArray[np.uint8]:
         if path in self._cache:
-            return self._cache[path]  # type: ignore[no-any-return]
+            return self._cache[path]
         image = read_rgb(path)
         if self._cached_bytes + image.nbytes <= CACHE_BYTES:
             self._cache[path] = image

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion.config import CONFIGS, UNetConfig
+from napari_genselfdiff.diffusion.config import UNetConfig
 from napari_genselfdiff.diffusion.objectives import OBJECTIVES
 from napari_genselfdiff.diffusion.patches import PatchSource
 from napari_genselfdiff.diffusion.unet import UNet
@@ -318,6 +318,3 @@ def _resume(run: _Run, output: str | Path, config: UNetConfig, settings: Pretrai
         run.load(tensors, card)
     except (KeyError, RuntimeError) as error:
         raise UserError("the checkpoint is damaged", path, "start anew without --resume") from error
-
-
-__all__ = ["CONFIGS", "SETTINGS", "PretrainSettings", "checkpoint_path", "load_pretext", "pretrain"]

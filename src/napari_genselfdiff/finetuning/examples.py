@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.finetuning.augmentation import jitter_stain
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 HELD_OUT_SHARE = 5
 """One cell, or one image, of this many is held out."""
@@ -153,16 +156,16 @@ class PatchSampler:
         y, x = np.clip(centre - self.size // 2, 0, limits)
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
 
-        def cut(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        def cut(array: NDArray[Pixel]) -> NDArray[Pixel]:
             part = np.rot90(array[y : y + self.size, x : x + self.size], turns)
             return part[::-1] if mirrored else part
 
         return Example(
             example.name,
-            jitter_stain(cut(example.rgb), rng),  # type: ignore[arg-type]
-            cut(example.labels),  # type: ignore[arg-type]
-            cut(example.weight),  # type: ignore[arg-type]
-            None if example.distance is None else cut(example.distance),  # type: ignore[arg-type]
+            jitter_stain(cut(example.rgb), rng),
+            cut(example.labels),
+            cut(example.weight),
+            None if example.distance is None else cut(example.distance),
         )
 
 

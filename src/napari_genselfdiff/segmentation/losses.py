@@ -82,7 +82,6 @@ def cross_entropy_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor
 LOSSES: dict[str, tuple[Loss, ...]] = {
     "paper": (structure_similarity_loss, focal_loss),
     "dice": (cross_entropy_loss, dice_loss),
-    "combined": (structure_similarity_loss, focal_loss, cross_entropy_loss, dice_loss),
 }
 """Sums of losses by name; ``paper`` is that of arXiv 2309.01487."""
 

@@ -42,6 +42,7 @@ def run_demo_window(path: Path | None, output: Path) -> None:
     recording = recording_of(slide.name)
     if slide.mpp is None and recording is not None:
         slide = slide.with_mpp(recording.mpp)
+        _say(f"Resolution {recording.mpp} µm/px: {recording.mpp_note}")
     output.mkdir(parents=True, exist_ok=True)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*WINDOW_SIZE)
