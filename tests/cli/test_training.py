@@ -198,13 +198,16 @@ def test_scores_of_each_image_and_their_mean(cli: Cli, tiles: Path, tmp_path: Pa
     result = json.loads(scores.read_text())
     assert result["model"] == "nuclei"
     assert [image["name"] for image in result["images"]] == [f"t{i}" for i in range(6)]
-    names = {"dice", "iou", "precision", "sensitivity", "accuracy", "hd95"}
+    names = {"dice", "iou", "precision", "sensitivity", "specificity", "accuracy", "f1", "hausdorff", "hd95"}
     assert names <= result["mean"].keys()
     assert "aji" not in result["mean"]
     dice = [image["dice"] for image in result["images"]]
     assert result["mean"]["dice"] == pytest.approx(np.mean(dice))
-    first = result["images"][0]
-    assert first["hd95_um"] == pytest.approx(first["hd95"] * 0.25)
+    for image in result["images"]:
+        assert image["f1"] == image["dice"]
+        assert image["hausdorff"] >= image["hd95"] > 0
+        for distance in ("hausdorff", "hd95"):
+            assert image[f"{distance}_um"] == pytest.approx(image[distance] * 0.25)
 
 
 @pytest.mark.usefixtures("library")
@@ -238,11 +241,21 @@ def test_objects_are_scored_as_segment_writes_them(cli: Cli, tiles: Path, tmp_pa
     where = ("--images", tiles / "images", "--mpp", 0.5, "--json", scores, "--model", "nuclei")
     said = cli("evaluate", *where, "--labels", labels, "--instances")
     assert said.status == 0
-    assert json.loads(scores.read_text())["mean"]["aji"] == 1.0
-    assert cli("evaluate", *where, "--labels", tiles / "ids", "--instances").status == 0
+    names = ("aji", "pq", "dq", "sq", "object_dice", "object_f1")
     mean = json.loads(scores.read_text())["mean"]
-    assert {"aji", "pq", "dq", "sq"} <= mean.keys()
-    assert mean["aji"] < 1
+    assert [mean[name] for name in names] == [1.0] * 6
+    assert mean["object_hausdorff"] == mean["object_hausdorff_um"] == 0
+    said = cli("evaluate", *where, "--labels", tiles / "ids", "--instances")
+    assert said.status == 0
+    result = json.loads(scores.read_text())
+    assert all(result["mean"][name] < 1 for name in names)
+    for image in [*result["images"], result["mean"]]:
+        assert image["object_hausdorff_um"] == pytest.approx(image["object_hausdorff"] * 0.5) != 0
+    pixels, objects = said.out.split("\n\n")
+    assert pixels.split()[:2] == ["image", "dice"]
+    assert objects.splitlines()[0].split() == ["image", *names, "object_hausdorff", "object_hausdorff_um"]
+    shown = objects.splitlines()[-1].split()[-2:]
+    assert shown == [f"{result['mean'][f'object_hausdorff{unit}']:.1f}" for unit in ("", "_um")]
     said = cli("evaluate", *where, "--labels", tiles / "binary", "--instances")
     assert said.status == 2
     assert "binary" in said.err

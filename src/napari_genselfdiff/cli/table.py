@@ -7,18 +7,31 @@ from typing import Any
 
 from napari_genselfdiff.models.library import ModelEntry
 
-SCORES = (
-    *("dice", "iou", "precision", "sensitivity", "specificity", "accuracy"),
-    *("hd95", "hd95_um", "aji", "pq", "dq", "sq"),
+PIXEL_SCORES = (
+    *("dice", "iou", "precision", "sensitivity", "specificity", "accuracy", "f1"),
+    *("hausdorff", "hausdorff_um", "hd95", "hd95_um"),
 )
+OBJECT_SCORES = (
+    *("aji", "pq", "dq", "sq", "object_dice", "object_f1"),
+    *("object_hausdorff", "object_hausdorff_um"),
+)
+DISTANCES = ("hausdorff", "hd95", "object_hausdorff")
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each image; scores that none has are left out."""
-    names = [name for name in SCORES if any(name in row for row in rows)]
-    cells = [["image", *names]]
-    cells += [[row["name"], *(_number(row.get(name), name) for name in names)] for row in rows]
-    return aligned(cells)
+    """One row for each image; scores that none has are left out.
+
+    The scores of objects are a table of their own, below that of the pixels, because a terminal is not wide
+    enough for both.
+    """
+    tables = []
+    for scores in (PIXEL_SCORES, OBJECT_SCORES):
+        names = [name for name in scores if any(name in row for row in rows)]
+        if names:
+            cells = [["image", *names]]
+            cells += [[row["name"], *(_number(row.get(name), name) for name in names)] for row in rows]
+            tables.append(aligned(cells))
+    return "\n\n".join(tables)
 
 
 def model_table(entries: Sequence[ModelEntry]) -> str:
@@ -43,4 +56,4 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def _number(value: float | None, name: str) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if name.startswith("hd95") else f"{value:.3f}"
+    return f"{value:.1f}" if name.removesuffix("_um") in DISTANCES else f"{value:.3f}"

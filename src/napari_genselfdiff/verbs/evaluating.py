@@ -19,7 +19,7 @@ from napari_genselfdiff.exchange.pairs import LabelledImage, find_pairs, load_pa
 from napari_genselfdiff.finetuning.datasets import is_binary_mask
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.segmentation.metrics import aji, mean_scores, panoptic_quality, segmentation_scores
+from napari_genselfdiff.segmentation.metrics import instance_scores, mean_scores, segmentation_scores
 from napari_genselfdiff.segmentation.network import Segmenter, load_segmenter
 from napari_genselfdiff.slides.arrays import slide_from_arrays
 from napari_genselfdiff.verbs.inputs import check_mpp, resolution_of
@@ -37,12 +37,13 @@ class Evaluation:
     model : str
         Name of the model.
     images : list of dict
-        ``name`` and scores of each image: ``dice, iou, precision, sensitivity, specificity, accuracy``, 0 to
-        1, averaged over the foreground classes that are there; ``hd95`` in pixels and ``hd95_um``, where the
-        resolution is known; ``aji, pq, dq, sq`` of objects; ``classes``, the same of each, where there are
-        several.
+        ``name`` and scores of each image: ``dice, iou, precision, sensitivity, specificity, accuracy, f1``, 0
+        to 1, averaged over the foreground classes that are there; ``hausdorff`` and ``hd95`` in pixels; of
+        objects ``aji, pq, dq, sq, object_dice, object_f1``, 0 to 1, and ``object_hausdorff`` in pixels;
+        ``classes``, the same of each, where there are several. Distances are also there in micrometres, as
+        ``hausdorff_um, hd95_um, object_hausdorff_um``, where the resolution is known.
     mean : dict
-        Mean over the images.
+        Mean over the images, each of which counts once.
     """
 
     model: str
@@ -120,9 +121,7 @@ def evaluate(
         if found is None:
             yield Finished(None, "stopped; nothing was written", cancelled=True)
             return
-        values = _scores(found, image, segmenter.spec.classes, instances)
-        if resolution is not None:
-            values["hd95_um"] = values["hd95"] * resolution
+        values = _scores(found, image, segmenter.spec.classes, instances, resolution)
         scores.append({"name": pair.name, **values})
     if not scores:
         raise UserError("no pixel of any image is labelled", labels, "label some")
@@ -131,21 +130,24 @@ def evaluate(
 
 
 def _scores(
-    found: Segmentation, image: LabelledImage, classes: tuple[str, ...], instances: bool
+    found: Segmentation,
+    image: LabelledImage,
+    classes: tuple[str, ...],
+    instances: bool,
+    mpp: float | None,
 ) -> dict[str, Any]:
     if not instances:
         target = np.where(image.valid, image.labels, IGNORED)
-        scores = segmentation_scores(found.labels, target, classes=len(classes), ignore=IGNORED)
+        scores = segmentation_scores(found.labels, target, classes=len(classes), ignore=IGNORED, mpp=mpp)
         each = scores.pop("classes")
         if len(classes) > 2:
             scores["classes"] = {classes[number]: values for number, values in each.items()}
         return scores
     foreground: NDArray[Any] = np.where(image.valid, image.labels > 0, IGNORED)
-    scores = segmentation_scores(found.labels > 0, foreground, classes=2, ignore=IGNORED)
+    scores = segmentation_scores(found.labels > 0, foreground, classes=2, ignore=IGNORED, mpp=mpp)
     del scores["classes"]
     assert found.objects is not None
-    scores["aji"] = aji(found.objects, image.labels, valid=image.valid)
-    return scores | panoptic_quality(found.objects, image.labels, valid=image.valid)
+    return scores | instance_scores(found.objects, image.labels, mpp=mpp, valid=image.valid)
 
 
 def _check_classes(image: LabelledImage, segmenter: Segmenter, label: Path, instances: bool) -> None:
