@@ -15,6 +15,7 @@ from napari_genselfdiff.diffusion.unet import PixelNorm, ResidualBlock, UNet, ti
 
 SMALL_PAPER = replace(PAPER, widths=(8, 16, 16))
 SMALL_COMPACT = replace(COMPACT, widths=(8, 16), full_width=8)
+SMALL_BATCH = replace(SMALL_COMPACT, norm="batch")
 
 
 def seeded(config: UNetConfig, out_channels: int = 3) -> UNet:
@@ -57,7 +58,9 @@ def test_compact_is_small_and_free_of_tile_statistics() -> None:
     assert not any(isinstance(m, nn.GroupNorm | nn.BatchNorm2d) for m in network.modules())
 
 
-@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_COMPACT, COMPACT], ids=["group", "pixel", "compact"])
+@pytest.mark.parametrize(
+    "config", [SMALL_PAPER, SMALL_COMPACT, SMALL_BATCH, COMPACT], ids=["group", "pixel", "batch", "compact"]
+)
 def test_outputs_have_the_size_of_the_input(config: UNetConfig) -> None:
     network, s = seeded(config, out_channels=5), config.stride
     x = torch.zeros(2, 3, 2 * s, 3 * s)
@@ -91,7 +94,9 @@ def test_pixel_norm_looks_at_one_pixel_alone() -> None:
     np.testing.assert_allclose(normed[1, :, 2, 0].detach().numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_COMPACT, COMPACT], ids=["group", "pixel", "compact"])
+@pytest.mark.parametrize(
+    "config", [SMALL_PAPER, SMALL_COMPACT, SMALL_BATCH, COMPACT], ids=["group", "pixel", "batch", "compact"]
+)
 def test_the_full_resolution_skip_reaches_the_output(config: UNetConfig) -> None:
     """With all coarser paths silenced, the output still follows single pixels of the input."""
     network = seeded(config)
@@ -156,6 +161,17 @@ def test_a_tile_moved_by_the_stride_gives_the_same_pixels() -> None:
         moved = network(image[..., s : 128 + s, 2 * s : 128 + 2 * s], torch.tensor([50]))
     inner, shifted = first[..., 48:80, 48:80], moved[..., 48 - s : 80 - s, 48 - 2 * s : 80 - 2 * s]
     torch.testing.assert_close(inner, shifted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_BATCH], ids=["stride-1 stem", "stride-2 stem"])
+def test_the_pyramid_goes_from_the_middle_to_full_resolution(config: UNetConfig) -> None:
+    network, x = seeded(config), torch.zeros(1, 3, 64, 96)
+    with torch.inference_mode():
+        levels = network.pyramid(x, torch.tensor([50]))
+    assert tuple(level.shape[1] for level in levels) == network.level_widths
+    strides = [64 // level.shape[2] for level in levels]
+    assert strides == [config.stride // 2**index for index in range(len(levels))]
+    assert strides[-1] == 1
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

@@ -20,9 +20,10 @@ class UNetConfig:
         Stride of the first convolution: 1, or 2 to begin at half the resolution.
     blocks : int
         Residual blocks of each level.
-    norm : {"group", "pixel"}
-        ``group``: GroupNorm with 8 groups, whose statistics are those of the whole tile. ``pixel``: layer
-        normalisation over the channels of each pixel, so that a prediction does not depend on the tile.
+    norm : {"batch", "group", "pixel"}
+        ``batch``: batch normalisation, whose statistics are fixed in use and fold into the convolutions, so
+        that a prediction does not depend on the tile. ``group``: GroupNorm with 8 groups, whose statistics
+        are those of the whole tile. ``pixel``: layer normalisation over the channels of each pixel.
     attention : bool
         Linear attention on each level and full attention in the middle (statistics of the whole tile).
     time_scale : bool
@@ -37,7 +38,7 @@ class UNetConfig:
     widths: tuple[int, ...]
     stem_stride: Literal[1, 2]
     blocks: int
-    norm: Literal["group", "pixel"]
+    norm: Literal["batch", "group", "pixel"]
     attention: bool
     time_scale: bool
     resample_kernel: Literal[2, 4]
@@ -51,7 +52,7 @@ class UNetConfig:
     @property
     def tile_independent(self) -> bool:
         """Whether a prediction is free of statistics over the tile."""
-        return self.norm == "pixel" and not self.attention
+        return self.norm != "group" and not self.attention
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -55,6 +55,8 @@ class PixelNorm(nn.Module):
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
     return nn.GroupNorm(GROUPS, channels) if kind == "group" else PixelNorm(channels)
 
 
@@ -85,15 +87,21 @@ class ResidualBlock(nn.Module):
         if width_in != width_out:
             self.shortcut = nn.Conv2d(width_in, width_out, 1)
 
+    def modulation(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the first normalisation's output, each ``(n, width_out)``."""
+        shift = self.time(F.silu(time))
+        if not self.time_scale:
+            return torch.ones_like(shift), shift
+        scale, shift = shift.chunk(2, dim=1)
+        return scale + 1, shift
+
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Transform features at a time embedding ``(n, time_width)``."""
-        shift = self.time(F.silu(time))
         h = self.conv1(x)
         if self.time_scale:
-            scale, shift = shift.chunk(2, dim=1)
-            h = _normed_and_scaled(self.norm1, h, scale + 1, shift)
+            h = _normed_and_scaled(self.norm1, h, *self.modulation(time))
         else:
-            h = self.norm1(h) + shift[:, :, None, None]
+            h = self.norm1(h) + self.modulation(time)[1][:, :, None, None]
         # Without gradients nothing needs the values before.
         spare = not torch.is_grad_enabled()
         h = self.norm2(self.conv2(F.silu(h, inplace=spare)))
@@ -219,9 +227,21 @@ class UNet(nn.Module):
         -------
         Tensor, shape (n, feature_width, height, width)
         """
-        time = self.time_embedding(timestep_embedding(t, self.config.widths[0]))
+        return self.pyramid(x, t)[-1]
+
+    def embed_time(self, t: Tensor) -> Tensor:
+        """What the residual blocks are told of time steps ``(n,)``; shape (n, 4 * widths[0])."""
+        return cast(Tensor, self.time_embedding(timestep_embedding(t, self.config.widths[0])))
+
+    def pyramid(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """Features of the middle and of every level of the decoder, from coarse to fine.
+
+        Parameters are those of `features`, whose result is the last of the list. The resolutions rise from
+        1 / ``config.stride`` of the image's to its own; the widths are ``level_widths``.
+        """
+        time = self.embed_time(t)
         h = self.stem(x)
-        skips = []
+        skips, levels = [], []
         for index, level in enumerate(self.down):
             h = level(h, time)
             skips.append(h)
@@ -230,12 +250,21 @@ class UNet(nn.Module):
         for layer in self.middle:
             h = layer(h) if isinstance(layer, Attention) else layer(h, time)
         for level, grow in zip(self.up, self.grow, strict=True):
+            levels.append(h)
             h = grow(level(torch.cat([h, skips.pop()], dim=1), time))
         h = self.final(torch.cat([h, skips.pop()], dim=1), time)
+        levels.append(h)
         if self.full is not None:
             h = F.pixel_shuffle(self.unshuffled(h), 2)
-            h = self.full(torch.cat([h, x], dim=1))
-        return cast(Tensor, h)
+            levels.append(self.full(torch.cat([h, x], dim=1)))
+        return levels
+
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        """Channels of each of `pyramid`'s levels."""
+        widths = self.config.widths
+        # A level of the decoder leaves with the width of the next finer one.
+        return (widths[-1], *widths[-2::-1], *((self.feature_width,) if self.full is not None else ()))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Output of the network for images ``x`` at time steps ``t``; shapes as in `features`."""

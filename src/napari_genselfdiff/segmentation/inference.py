@@ -144,8 +144,8 @@ def predict_region(
     cancel = cancel or CancelToken()
     centre = centre or (y + height / 2, x + width / 2)
     device = compute.apply()
-    segmenter = segmenter.to(device).eval()
     spec = segmenter.spec
+    segmenter = segmenter.to(device).for_inference()
     independent = spec.config.tile_independent
     window = window or (WINDOW if independent else PAPER_WINDOW)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.folding import folded
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.models.weights import read_weights, save_weights
@@ -155,6 +157,16 @@ class Segmenter(nn.Module):
         count = len(self.spec.classes)
         return out[:, :count], out[:, count] if self.spec.instances else None
 
+    def for_inference(self) -> Segmenter:
+        """Return this segmenter, or a faster copy that computes the same and cannot be trained."""
+        self.eval()
+        unet = folded(self.unet, self.spec.timestep)
+        if unet is self.unet:
+            return self
+        fast = copy.copy(self)
+        fast._modules = self._modules | {"unet": unet}
+        return fast
+
     def load_body(self, tensors: dict[str, Tensor]) -> None:
         """Take all weights but the output layer from a U-Net (a pretext or another segmenter)."""
         body = {k: v for k, v in tensors.items() if not k.startswith("output.")}
@@ -189,9 +201,9 @@ def build_segmenter(spec: SegmenterSpec, *, start: dict[str, Tensor] | None, see
 
 def copy_segmenter(segmenter: Segmenter) -> Segmenter:
     """An independent copy, weights and card."""
-    copy = Segmenter(segmenter.spec, segmenter.card)
-    copy.load_state_dict(segmenter.state_dict())
-    return copy.to(next(segmenter.parameters()).device)
+    twin = Segmenter(segmenter.spec, segmenter.card)
+    twin.load_state_dict(segmenter.state_dict())
+    return twin.to(next(segmenter.parameters()).device)
 
 
 def save_segmenter(segmenter: Segmenter, path: str | Path, **entries: Any) -> None:
