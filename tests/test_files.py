@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.files import atomic_path, write_text
+from napari_genselfdiff.files import atomic_folder, atomic_path, write_text
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
 
@@ -128,3 +128,37 @@ def test_the_mask_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "umask", asked.append)
     write_text(tmp_path / "a", "new")
     assert not asked
+
+
+def test_a_folder_is_there_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "set"
+
+    def fail_half_way() -> None:
+        with atomic_folder(target) as temporary:
+            write_text(temporary / "a.txt", "a")
+            assert not target.exists()
+            raise ValueError("half of the work")
+
+    with pytest.raises(ValueError, match="half"):
+        fail_half_way()
+    assert list(target.parent.iterdir()) == []
+    target.mkdir()  # an empty one may be there
+    with atomic_folder(target) as temporary:
+        write_text(temporary / "more" / "a.txt", "a")
+    assert (target / "more" / "a.txt").read_text() == "a"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_with_files_and_a_file_stay_as_they_are(file: Path) -> None:
+    for path in (file, file.parent):
+        with pytest.raises(UserError, match=path.name), atomic_folder(path):
+            pytest.fail("there is no folder to write into")
+    assert file.read_text() == "old"
+
+
+@POSIX
+def test_a_folder_follows_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    with atomic_folder(tmp_path / "set"):
+        pass
+    assert (tmp_path / "set").stat().st_mode == (tmp_path / "plain").stat().st_mode

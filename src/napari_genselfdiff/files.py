@@ -1,8 +1,9 @@
-"""Whole files are written through one atomic helper: a temporary file, fsync, rename."""
+"""Whole files and folders are written through one atomic helper each: a temporary one, fsync, rename."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,68 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Make a folder that is there with all its files or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder to make; may exist if it is empty.
+
+    Yields
+    ------
+    Path
+        A temporary folder beside it, to be filled by the caller (with :func:`atomic_path`, which makes each
+        file durable). It is renamed when the block ends and removed when the block raises.
+
+    Raises
+    ------
+    UserError
+        If there is a file or a folder that is not empty at the path, or the folder cannot be made.
+    """
+    path = Path(path)
+    check_new_folder(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        yield temporary
+        temporary.chmod(0o777 & ~_UMASK)
+        if path.is_dir():
+            path.rmdir()  # Windows does not rename over a folder, even an empty one
+        temporary.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"the folder could not be written ({reason})", path, "check the folder and the free space"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Fail before the work rather than after it when a folder cannot be made.
+
+    Raises
+    ------
+    UserError
+        If there is a file, or a folder that is not empty.
+    """
+    try:
+        empty = not path.exists() or not any(path.iterdir())
+    except NotADirectoryError as error:
+        raise UserError("the output is a file", path, "name a new folder") from error
+    except OSError as error:
+        raise UserError(
+            f"the output could not be read ({error.strerror})", path, "write elsewhere"
+        ) from error
+    if not empty:
+        raise UserError("the output folder is not empty and is left as it is", path, "name a new folder")
 
 
 def write_text(path: str | Path, text: str) -> None:
