@@ -16,6 +16,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.exchange.labelmap import (
     HEADER_KEY,
     IGNORED,
+    LabelInfo,
     LabelMap,
     color_of,
     looks_like_instances,
@@ -99,12 +100,12 @@ def read_ome_zarr(path: Path) -> LabelMap:
     if not path.exists():
         raise UserError("there is no such folder", path, "check the path")
     attributes = _attributes(path)
-    names = _attributes(path / "labels").get("labels", [])
+    names = label_names(path)
     if "image-label" not in attributes and names:
         if len(names) > 1:
-            listed = ", ".join(map(str, names))
+            listed = ", ".join(names)
             raise UserError(f"the image has several label images ({listed})", path, f"add /labels/{names[0]}")
-        path = path / "labels" / str(names[0])
+        path = path / "labels" / names[0]
         attributes = _attributes(path)
     try:
         multiscale = attributes["multiscales"][0]
@@ -120,6 +121,16 @@ def read_ome_zarr(path: Path) -> LabelMap:
     shift = _transformation(multiscale, "translation") if mpp else None
     offset = (round(shift[-2] / mpp), round(shift[-1] / mpp)) if shift and mpp else (0, 0)
     return LabelMap(labels, mpp=mpp, offset=offset, instances=looks_like_instances(labels))
+
+
+def label_names(image: Path) -> list[str]:
+    """Names of the label images that an image lists."""
+    return [str(name) for name in _attributes(image / "labels").get("labels", [])]
+
+
+def stored_info(label: Path) -> LabelInfo | None:
+    """What labels of ours say about themselves; None for those of other programs."""
+    return parse_info(_attributes(label).get(HEADER_KEY))
 
 
 def _write_group(path: Path, label_map: LabelMap, name: str, *, under_image: bool) -> None:

@@ -50,14 +50,18 @@ class LabelledImage:
     valid: NDArray[np.bool_]
 
 
-def find_pairs(images_dir: str | Path, labels_dir: str | Path) -> list[Pair]:
+def find_pairs(
+    images_dir: str | Path, labels_dir: str | Path, *, suffixes: tuple[str, ...] = LABEL_SUFFIXES
+) -> list[Pair]:
     """Match images with labels by name.
 
     Parameters
     ----------
     images_dir, labels_dir : str or Path
         May be the same folder. The label of ``NAME.jpg`` is ``NAME``, ``NAME_mask``, ``NAME_anno`` or
-        ``NAME_label`` with one of the suffixes ``.png``, ``.tif``, ``.tiff``, ``.bmp``.
+        ``NAME_label`` with one of the suffixes.
+    suffixes : tuple of str
+        Of the labels; ``.png``, ``.tif``, ``.tiff``, ``.bmp`` by default.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def find_pairs(images_dir: str | Path, labels_dir: str | Path) -> list[Pair]:
     """
     images_dir, labels_dir = Path(images_dir), Path(labels_dir)
     images = _files(images_dir, IMAGE_SUFFIXES)
-    labels = _files(labels_dir, LABEL_SUFFIXES)
+    labels = _files(labels_dir, suffixes)
     same = images_dir.resolve() == labels_dir.resolve()
     endings = LABEL_ENDINGS[1:] if same else LABEL_ENDINGS
     if same:
@@ -96,7 +100,7 @@ def find_pairs(images_dir: str | Path, labels_dir: str | Path) -> list[Pair]:
             f"{len(missing)} of {len(images)} images have no label ({shown})",
             labels_dir,
             f"a label is named like its image, or with _mask, _anno or _label behind, and ends with "
-            f"{', '.join(LABEL_SUFFIXES)}",
+            f"{', '.join(suffixes)}",
         )
     return [pairs[name] for name in sorted(pairs)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,32 @@ PLAUSIBLE_MPP = (0.02, 100.0)
 """A TIFF whose resolution is outside, such as 72 dpi, does not mean the tissue's."""
 
 
-def write_png(path: Path, label_map: LabelMap) -> None:
-    """Write 8 bits a pixel, or 16 where a label is above 255."""
+class Stored(NamedTuple):
+    """What stands in a file.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        As they are stored, in any shape and type.
+    info : LabelInfo or None
+        What a file of ours says about its labels; None for other programs' files.
+    mpp : float or None
+        Micrometres per pixel by the tags of a TIFF.
+    """
+
+    pixels: NDArray[Any]
+    info: LabelInfo | None
+    mpp: float | None = None
+
+
+def write_png(path: Path, label_map: LabelMap, *, bits: int = 8) -> None:
+    """Write 8 bits a pixel, or 16 where a label is above 255 or ``bits`` says so."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     labels = smallest_dtype(label_map.labels)
+    if bits == 16 and labels.dtype == np.uint8:
+        labels = labels.astype(np.uint16)
     if labels.dtype.itemsize > 2:
         raise UserError(f"PNG cannot hold labels up to {labels.max()}", path, "write a .tif or a .zarr")
     text = PngInfo()
@@ -60,35 +80,37 @@ def write_tiff(path: Path, label_map: LabelMap) -> None:
 
 def read_image(path: Path) -> LabelMap:
     """Read PNG or BMP: 1, 8 or 16 bits a pixel, or a palette, whose indices are the labels."""
-    labels, header = _read_plain(path)
-    return _label_map(labels, parse_info(header))
+    return _label_map(path)
 
 
 def read_tiff(path: Path) -> LabelMap:
     """Read the first page of a TIFF; its resolution tags count where they are plausible."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            labels, description = page.asarray(), page.description
-            mpp = _resolution(page)
-    except FileNotFoundError as error:
-        raise UserError("there is no such file", path, "check the path") from error
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise UserError("the labels could not be read", path, "the file is damaged or not a TIFF") from error
-    try:
-        content = json.loads(description)
-        info = parse_info(content.get(HEADER_KEY) if isinstance(content, dict) else None)
-    except json.JSONDecodeError:
-        info = None
-    return _label_map(checked_labels(labels, path), info, mpp)
+    return _label_map(path)
 
 
 def read_labels_image(path: Path) -> NDArray[Any]:
     """Labels of a PNG, BMP or TIFF, without what the file says about them."""
-    tiff = path.suffix.lower() in (".tif", ".tiff")
-    return read_tiff(path).labels if tiff else _read_plain(path)[0]
+    return checked_labels(read_stored(path).pixels, path)
+
+
+def read_stored(path: Path) -> Stored:
+    """Read an image file as it is, of a TIFF the first page.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    """
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _stored_in_tiff(path)
+    from napari_genselfdiff.images import open_image
+
+    image = open_image(path)
+    try:
+        header = json.loads(str(image.info.get(HEADER_KEY, "null")))
+    except json.JSONDecodeError:
+        header = None
+    return Stored(np.asarray(image), parse_info(header))
 
 
 def checked_labels(labels: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -115,18 +137,28 @@ def checked_labels(labels: NDArray[Any], path: Path) -> NDArray[Any]:
     return labels
 
 
-def _read_plain(path: Path) -> tuple[NDArray[Any], Any]:
-    from napari_genselfdiff.images import open_image
+def _stored_in_tiff(path: Path) -> Stored:
+    import tifffile
 
-    image = open_image(path)
     try:
-        header = json.loads(str(image.info.get(HEADER_KEY, "null")))
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            pixels, description = page.asarray(), page.description
+            mpp = _resolution(page)
+    except FileNotFoundError as error:
+        raise UserError("there is no such file", path, "check the path") from error
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise UserError("the labels could not be read", path, "the file is damaged or not a TIFF") from error
+    try:
+        content = json.loads(description)
     except json.JSONDecodeError:
-        header = None
-    return checked_labels(np.asarray(image), path), header
+        content = None
+    return Stored(pixels, parse_info(content.get(HEADER_KEY) if isinstance(content, dict) else None), mpp)
 
 
-def _label_map(labels: NDArray[Any], info: LabelInfo | None, mpp: float | None = None) -> LabelMap:
+def _label_map(path: Path) -> LabelMap:
+    pixels, info, mpp = read_stored(path)
+    labels = checked_labels(pixels, path)
     if info is None:
         return LabelMap(labels, mpp=mpp, instances=looks_like_instances(labels))
     return LabelMap(labels, **info)
