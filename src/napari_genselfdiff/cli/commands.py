@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from napari_genselfdiff.cli import models
+from napari_genselfdiff.cli import datasets, models
 from napari_genselfdiff.cli.terminal import PROGRAM, examples, follow
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint
 
@@ -355,6 +355,9 @@ def export(
 
     convert(labels, output, mpp=check_mpp(mpp, "--mpp"), instances=instances or None)
     typer.echo(str(output))
+
+
+app.command(epilog=datasets.EPILOG)(datasets.dataset)
 
 
 @app.command(epilog=examples("demo", "demo --slide slide.svs --output demo-output"))
