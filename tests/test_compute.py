@@ -36,13 +36,41 @@ def test_cpus_compute_in_float32_on_all_cores() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_is_preferred_and_computes_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_compute() == Compute("cuda", "bfloat16", available_cores())
+    assert choose_compute() == Compute("cuda", "bfloat16", available_cores(), "bfloat16")
     assert choose_compute("cuda:1").device == "cuda:1"
     assert choose_compute("cpu").autocast is None
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert choose_compute().autocast == "float16"
     with pytest.raises(UserError, match="not available, cuda:2"):
         choose_compute("cuda:2")
+
+
+@pytest.mark.usefixtures("cpu_only")
+@pytest.mark.parametrize(
+    ("tiles", "avx512", "expected"),
+    [(True, False, "bfloat16"), (False, True, "bfloat16"), (False, False, None)],
+)
+def test_cpus_train_in_half_precision_where_they_have_it_and_predict_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, avx512: bool, expected: str | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    compute = choose_compute("cpu")
+    assert (compute.autocast, compute.training_autocast) == (None, expected)
+    a, b = torch.ones(2, 2), torch.ones(2, 2)
+    with compute.autocasting():
+        assert (a @ b).dtype == torch.float32
+    with compute.autocasting(training=True):
+        assert (a @ b).dtype == (torch.bfloat16 if expected else torch.float32)
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_a_version_of_torch_that_does_not_tell_trains_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert choose_compute("cpu").training_autocast is None
 
 
 @pytest.mark.usefixtures("cpu_only")

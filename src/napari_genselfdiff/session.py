@@ -267,7 +267,7 @@ class Session:
         training, held_out = correction_examples(
             self.slide, self.annotations, segmenter, scale=self.scale(), compute=self.compute
         )
-        settings = FineTuneSettings(seed=seed, learning_rate=5e-4)
+        settings = FineTuneSettings(seed=seed, learning_rate=5e-4, fixed_statistics=True)
         for event in fine_tune(
             segmenter,
             training,

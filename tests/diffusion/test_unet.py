@@ -15,7 +15,7 @@ from napari_genselfdiff.diffusion.unet import PixelNorm, ResidualBlock, UNet, ti
 
 SMALL_PAPER = replace(PAPER, widths=(8, 16, 16))
 SMALL_COMPACT = replace(COMPACT, widths=(8, 16), full_width=8)
-SMALL_BATCH = replace(SMALL_COMPACT, norm="batch")
+SMALL_PIXEL = replace(SMALL_COMPACT, norm="pixel")
 
 
 def seeded(config: UNetConfig, out_channels: int = 3) -> UNet:
@@ -43,8 +43,10 @@ def test_paper_is_the_published_network(paper: UNet) -> None:
 
 
 def test_gains_of_the_normalisation_start_at_1() -> None:
-    for config in (SMALL_PAPER, SMALL_COMPACT):
-        norms = [m for m in seeded(config).modules() if isinstance(m, nn.GroupNorm | PixelNorm)]
+    for config in (SMALL_PAPER, SMALL_PIXEL, SMALL_COMPACT):
+        norms = [
+            m for m in seeded(config).modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm2d | PixelNorm)
+        ]
         assert norms
         assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
 
@@ -55,11 +57,11 @@ def test_compact_is_small_and_free_of_tile_statistics() -> None:
     assert COMPACT.stride == 16
     assert COMPACT.tile_independent
     assert not PAPER.tile_independent
-    assert not any(isinstance(m, nn.GroupNorm | nn.BatchNorm2d) for m in network.modules())
+    assert not any(isinstance(m, nn.GroupNorm) for m in network.modules())
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL_PAPER, SMALL_COMPACT, SMALL_BATCH, COMPACT], ids=["group", "pixel", "batch", "compact"]
+    "config", [SMALL_PAPER, SMALL_PIXEL, SMALL_COMPACT, COMPACT], ids=["group", "pixel", "batch", "compact"]
 )
 def test_outputs_have_the_size_of_the_input(config: UNetConfig) -> None:
     network, s = seeded(config, out_channels=5), config.stride
@@ -70,7 +72,7 @@ def test_outputs_have_the_size_of_the_input(config: UNetConfig) -> None:
         assert features.shape == (2, network.feature_width, 2 * s, 3 * s)
 
 
-@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_COMPACT], ids=["group", "pixel"])
+@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_PIXEL, SMALL_COMPACT], ids=["group", "pixel", "batch"])
 def test_the_time_step_matters(config: UNetConfig) -> None:
     network, x = seeded(config), torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.inference_mode():
@@ -95,7 +97,7 @@ def test_pixel_norm_looks_at_one_pixel_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL_PAPER, SMALL_COMPACT, SMALL_BATCH, COMPACT], ids=["group", "pixel", "batch", "compact"]
+    "config", [SMALL_PAPER, SMALL_PIXEL, SMALL_COMPACT, COMPACT], ids=["group", "pixel", "batch", "compact"]
 )
 def test_the_full_resolution_skip_reaches_the_output(config: UNetConfig) -> None:
     """With all coarser paths silenced, the output still follows single pixels of the input."""
@@ -163,7 +165,7 @@ def test_a_tile_moved_by_the_stride_gives_the_same_pixels() -> None:
     torch.testing.assert_close(inner, shifted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_BATCH], ids=["stride-1 stem", "stride-2 stem"])
+@pytest.mark.parametrize("config", [SMALL_PAPER, SMALL_COMPACT], ids=["stride-1 stem", "stride-2 stem"])
 def test_the_pyramid_goes_from_the_middle_to_full_resolution(config: UNetConfig) -> None:
     network, x = seeded(config), torch.zeros(1, 3, 64, 96)
     with torch.inference_mode():

@@ -74,6 +74,19 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+def statistics(model: Segmenter) -> dict[str, Tensor]:
+    return {name: value for name, value in weights(model).items() if "running" in name}
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_model_that_knows_the_task_keeps_the_statistics_of_its_features(fixed: bool) -> None:
+    start = segmenter()
+    trained = result(run(start, settings=replace(QUICK, fixed_statistics=fixed))).segmenter
+    assert statistics(start)
+    assert same(statistics(start), statistics(trained)) == fixed
+    assert not same(weights(start), weights(trained))
+
+
 def test_an_easy_task_is_learned_in_30_steps() -> None:
     events = run(segmenter(), steps=30)
     losses = [event.loss for event in events if isinstance(event, LossPoint)]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import UNetConfig
-from napari_genselfdiff.diffusion.objectives import OBJECTIVES
+from napari_genselfdiff.diffusion.objectives import OBJECTIVES, Objective, ObjectiveOptions
 from napari_genselfdiff.diffusion.patches import PatchSource
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import OutOfMemoryError, UserError
@@ -45,6 +45,8 @@ class PretrainSettings:
         Range of magnifications, see `PatchSource`.
     objective, schedule, weighting : str
         See `objectives` and `schedules`.
+    stain : float
+        Strength of the stain jitter of the network's inputs; 0 for none.
     seed : int
         Seed of the first weights, the data order and the noise.
     """
@@ -58,12 +60,15 @@ class PretrainSettings:
     objective: str = "ddpm"
     schedule: str = "quadratic"
     weighting: str = "p2"
+    stain: float = 0.0
     seed: int = 0
 
 
 SETTINGS = {
     "paper": PretrainSettings(patch=256, batch=8, learning_rate=1e-4, warmup=0, zoom=(1.0, 1.0)),
-    "compact": PretrainSettings(patch=128, batch=16, learning_rate=5e-4, warmup=200, zoom=(1.0, 4.0)),
+    "compact": PretrainSettings(
+        patch=128, batch=16, learning_rate=5e-4, warmup=200, zoom=(1.0, 4.0), objective="features", stain=0.15
+    ),
 }
 
 
@@ -73,14 +78,29 @@ class _Run:
 
     network: UNet
     average: UNet
+    objective: Objective
     optimizer: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by name: the network, and the objective where it has weights of its own."""
+        own = {"objective": self.objective} if isinstance(self.objective, nn.Module) else {}
+        return {"network": self.network, **own}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that is trained, by name; the network's have no prefix."""
+        return {
+            name if part == "network" else f"{part}.{name}": parameter
+            for part, module in self.modules.items()
+            for name, parameter in module.named_parameters()
+        }
+
     def to_tensors(self) -> dict[str, Tensor]:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
+        parts = self.modules | {"average": self.average}
+        tensors = {f"{part}.{k}": v for part, module in parts.items() for k, v in module.state_dict().items()}
+        for name, parameter in self.parameters().items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{key}.{name}"] = value
         return tensors
@@ -89,13 +109,13 @@ class _Run:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.network.load_state_dict(part("network."))
-        self.average.load_state_dict(part("average."))
+        for name, module in (self.modules | {"average": self.average}).items():
+            module.load_state_dict(part(f"{name}."))
         self.step, self.seconds = card["steps"], card["seconds"]
         if not self.step:
             return  # Adam has no state before its first step.
         fused = bool(self.optimizer.defaults["fused"])
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.parameters().items():
             step = tensors[f"adam.step.{name}"]
             self.optimizer.state[parameter] = {
                 # Only the fused Adam counts its steps where the parameter is.
@@ -188,19 +208,27 @@ def pretrain(
             ) from error
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fused = device.type in ("cpu", "cuda")
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=fused)
-    run = _Run(network, copy.deepcopy(network).requires_grad_(False), optimizer)
+    options = ObjectiveOptions(network.level_widths, settings.schedule, settings.weighting, settings.stain)
+    objective = OBJECTIVES[settings.objective](options)
+    trained: list[nn.Module] = [network]
+    if isinstance(objective, nn.Module):
+        trained.append(objective.to(device))
+    optimizer = torch.optim.Adam(
+        [parameter for module in trained for parameter in module.parameters()],
+        lr=settings.learning_rate,
+        fused=fused,
+    )
+    run = _Run(network, copy.deepcopy(network).requires_grad_(False), objective, optimizer)
     if resume:
         _resume(run, output, config, settings)
 
     source = PatchSource(files, settings.patch, settings.zoom, settings.seed)
-    objective = OBJECTIVES[settings.objective](settings.schedule, settings.weighting)
     details = dict(card or {}) | {"images": len(files)}
     clock, before, first, saved = Clock(), run.seconds, run.step, 0.0
     total_loss, counted = 0.0, 0
     try:
         while not _ended(run, seconds, steps) and not cancel.cancelled:
-            total_loss += _step(run, source, objective, settings, compute, device)
+            total_loss += _step(run, source, settings, compute, device)
             counted += 1
             run.seconds = before + clock.seconds
             if run.step % LOSS_EVERY == 0:
@@ -244,7 +272,6 @@ def load_pretext(path: str | Path) -> tuple[UNet, dict[str, Any]]:
 def _step(
     run: _Run,
     source: PatchSource,
-    objective: Any,
     settings: PretrainSettings,
     compute: Compute,
     device: torch.device,
@@ -256,18 +283,27 @@ def _step(
         group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(1, settings.warmup))
     run.network.train()
     run.optimizer.zero_grad(set_to_none=True)
-    with compute.autocasting():
-        loss = objective(run.network, x0, generator)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+    with compute.autocasting(training=True):
+        loss = run.objective(run.network, x0, generator)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.parameters().values(), 1.0)
     run.optimizer.step()
     run.step += 1
     decay = min(settings.ema, (1 + run.step) / (10 + run.step))
-    with torch.no_grad():
-        averages: list[Tensor] = list(run.average.parameters())
-        values: list[Tensor] = list(run.network.parameters())
-        torch._foreach_lerp_(averages, values, 1 - decay)
+    follow(run.average, run.network, decay)
     return float(loss.detach())
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move a moving average of weights, and of the statistics of batch normalisation, towards a network."""
+    averages: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)
+    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:  # the count of batches
+            mean.copy_(value)
 
 
 def _ended(run: _Run, seconds: float | None, steps: int | None) -> bool:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Ruifrok and Johnston 2001: optical density of haematoxylin, eosin and their residual, rows normalised.
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
-_STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
-_UNMIX = np.linalg.inv(_STAINS).astype(np.float32)
+from napari_genselfdiff.diffusion.stain import STAINS, UNMIX
 
 
 def jitter_stain(
@@ -31,7 +28,7 @@ def jitter_stain(
     factor = rng.uniform(1 - strength, 1 + strength, 3).astype(np.float32)
     offset = rng.uniform(-shift, shift, 3).astype(np.float32)
     # One matrix does unmixing, scaling and mixing.
-    matrix = (_UNMIX * factor) @ _STAINS
+    matrix = (UNMIX * factor) @ STAINS
     density = -np.log((rgb.astype(np.float32) + 1) / 256)
-    changed = density @ matrix + offset @ _STAINS
+    changed = density @ matrix + offset @ STAINS
     return (np.exp(-changed) * 256 - 1).round().clip(0, 255).astype(np.uint8)

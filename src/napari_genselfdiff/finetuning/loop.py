@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.pretraining import follow
 from napari_genselfdiff.errors import OutOfMemoryError, UserError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, LossPoint, Progress
 from napari_genselfdiff.finetuning.examples import Example, PatchBatch, PatchSampler
@@ -37,6 +38,9 @@ class FineTuneSettings:
     loss : {"dice", "paper"}
         Name of a sum of losses, see `losses.LOSSES`. Soft Dice and cross-entropy learn much faster than the
         paper's (``benchmarks/losses.py``).
+    fixed_statistics : bool
+        Whether batch normalisation keeps the statistics that the model came with: right for one that knows
+        the task and now sees a few corrected places, whose statistics are not those of the slide.
     seed : int
         Seed of the patches.
     """
@@ -47,6 +51,7 @@ class FineTuneSettings:
     weight_decay: float = 1e-4
     ema: float = 0.99
     loss: str = "dice"
+    fixed_statistics: bool = False
     seed: int = 0
 
 
@@ -144,9 +149,10 @@ def fine_tune(
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * _learning_rate(share)
             batch = sampler.batch(step, settings.batch)
+            _to_training_mode(trainee, fixed_statistics=settings.fixed_statistics)
             losses.append(_train_step(trainee, optimizer, batch, compute, device, LOSSES[settings.loss]))
             step += 1
-            _follow(average, trainee, min(settings.ema, (1 + step) / (10 + step)))
+            follow(average, trainee, min(settings.ema, (1 + step) / (10 + step)))
             if step == 1 or step % LOSS_EVERY == 0:
                 yield LossPoint(step, float(np.mean(losses)), clock.seconds)
                 losses = []
@@ -185,6 +191,14 @@ def warm_up() -> None:
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
+def _to_training_mode(trainee: Segmenter, *, fixed_statistics: bool) -> None:
+    trainee.train()
+    if fixed_statistics:
+        for module in trainee.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
 def _train_step(
     trainee: Segmenter,
     optimizer: torch.optim.Optimizer,
@@ -193,10 +207,9 @@ def _train_step(
     device: torch.device,
     terms: tuple[Loss, ...],
 ) -> float:
-    trainee.train()
     optimizer.zero_grad(set_to_none=True)
     labels, weight = batch.labels.to(device), batch.weight.to(device)
-    with compute.autocasting():
+    with compute.autocasting(training=True):
         logits, distance = trainee(batch.images.to(device))
     loss = torch.stack([term(logits, labels, weight) for term in terms]).sum()
     if distance is not None and batch.distance is not None:
@@ -221,9 +234,3 @@ def _learning_rate(share: float) -> float:
     if share < 0.05:
         return max(share / 0.05, 0.02)
     return float(0.5 * (1 + np.cos(np.pi * (share - 0.05) / 0.95)))
-
-
-@torch.no_grad()
-def _follow(average: Segmenter, trainee: Segmenter, decay: float) -> None:
-    averages: list[Tensor] = list(average.parameters())
-    torch._foreach_lerp_(averages, list(trainee.parameters()), 1 - decay)

@@ -174,7 +174,7 @@ def finetune(
     training, held_out = split_examples(examples)
     settings = FineTuneSettings(seed=seed, loss=loss)
     if continued:
-        settings = replace(settings, learning_rate=CONTINUED_LEARNING_RATE)
+        settings = replace(settings, learning_rate=CONTINUED_LEARNING_RATE, fixed_statistics=True)
     for event in fine_tune(
         segmenter,
         training,

@@ -1,16 +1,15 @@
-"""Pretext objectives: functions ``(network, x0, generator) -> loss`` made by a factory in a registry."""
+"""Denoising diffusion (Ho et al. 2020, arXiv 2006.11239): predict the noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from napari_genselfdiff.diffusion import stain
+from napari_genselfdiff.diffusion.objectives.base import Objective, ObjectiveOptions
 from napari_genselfdiff.diffusion.schedules import add_noise, alpha_bars
+from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
-
-Objective = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
 MIN_SNR_GAMMA = 5.0
 
@@ -39,20 +38,14 @@ def loss_weights(alpha_bar: Tensor, weighting: str) -> Tensor:
     raise UserError("there is no such loss weighting", weighting, "use p2, min-snr or flat")
 
 
-def ddpm(schedule: str = "quadratic", weighting: str = "p2") -> Objective:
-    """Predict the noise (epsilon); the objective of arXiv 2309.01487 with its default arguments.
+def ddpm(options: ObjectiveOptions) -> Objective:
+    """Predict the noise (epsilon); with the default options the objective of arXiv 2309.01487."""
+    alpha_bar = alpha_bars(options.schedule)
+    weights = loss_weights(alpha_bar, options.weighting)
 
-    Parameters
-    ----------
-    schedule : str
-        Name of the noise schedule.
-    weighting : str
-        Weight of the error at each time step, see `loss_weights`.
-    """
-    alpha_bar = alpha_bars(schedule)
-    weights = loss_weights(alpha_bar, weighting)
-
-    def loss(network: nn.Module, x0: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(network: UNet, x0: Tensor, generator: torch.Generator) -> Tensor:
+        if options.stain:
+            x0 = stain.jitter(x0, generator, strength=options.stain, shift=options.stain / 5)
         # Drawn on the CPU, so that a seed gives the same noise whatever the device.
         t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
         noise = torch.randn(x0.shape, generator=generator).to(x0)
@@ -63,6 +56,3 @@ def ddpm(schedule: str = "quadratic", weighting: str = "p2") -> Objective:
         return loss
 
     return loss
-
-
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"ddpm": ddpm}

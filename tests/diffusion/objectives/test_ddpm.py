@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_genselfdiff.diffusion.objectives import OBJECTIVES, ddpm, loss_weights
+from napari_genselfdiff.diffusion.objectives import OBJECTIVES, ObjectiveOptions
+from napari_genselfdiff.diffusion.objectives.ddpm import ddpm, loss_weights
 from napari_genselfdiff.diffusion.schedules import alpha_bars
 from napari_genselfdiff.errors import UserError
 
@@ -45,7 +46,9 @@ def test_other_weightings() -> None:
 def test_the_ddpm_loss_is_the_weighted_squared_error_of_the_noise(schedule: str, weighting: str) -> None:
     x0 = torch.linspace(-1, 1, 3 * 3 * 4 * 4).reshape(3, 3, 4, 4)
     network = Fixed()
-    loss = ddpm(schedule, weighting)(network, x0, torch.Generator().manual_seed(5))
+    loss = ddpm(ObjectiveOptions(schedule=schedule, weighting=weighting))(
+        network, x0, torch.Generator().manual_seed(5)
+    )
 
     # The generator draws the time steps, then the noise.
     generator = torch.Generator().manual_seed(5)
@@ -76,7 +79,7 @@ def test_a_perfect_prediction_costs_nothing_and_seeds_repeat() -> None:
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return x / (1 - alpha_bar[t])[:, None, None, None].sqrt()  # x0 is 0
 
-    objective = OBJECTIVES["ddpm"]()
+    objective = OBJECTIVES["ddpm"](ObjectiveOptions())
     assert objective(Oracle(), x0, torch.Generator().manual_seed(1)).item() < 1e-9
     first, again, other = (objective(Fixed(), x0, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert first == again
