@@ -1,0 +1,316 @@
+"""How much do pretrained weights save? Dice, IoU, AJI and PQ against the number of labelled images.
+
+    python benchmarks/label_efficiency.py DATA --json docs/benchmarks/label_efficiency.json
+    python benchmarks/label_efficiency.py DATA --quick
+
+``DATA`` holds ``monuseg`` and ``glas`` in their official layouts. Each set is split once, GlaS by patient and
+MoNuSeg by image; ``--draws`` random choices of N labelled images are taken from the training part, and every
+method is trained on the same ones for the same time. Scores are those of the held-out part at its own
+resolution, one an image. Rows that the JSON file holds already are not computed again, so a long table can be
+made in parts.
+
+The methods differ in where they start and in nothing else, unless their name says so:
+
+- ``pretext``: the pretext weights of ``--nuclei-pretext`` and ``--glands-pretext``
+- ``scratch``: standard initialisation; ``scratch-long``: the same for four times as long
+- ``paper``: ``--paper-pretext`` (noise prediction, P2) with the paper's loss and time step 0
+- ``transfer``: the bundled nuclei segmenter, which has seen labels
+- ``forest``: a random forest on scikit-image's multiscale features (``forest.py``)
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forest import Forest
+from napari_genselfdiff.compute import Compute, choose_compute
+from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.diffusion.pretraining import load_pretext
+from napari_genselfdiff.events import Finished
+from napari_genselfdiff.exchange.datasets import open_dataset
+from napari_genselfdiff.exchange.layouts.item import DatasetItem
+from napari_genselfdiff.exchange.pairs import LabelledImage
+from napari_genselfdiff.finetuning.datasets import to_example
+from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
+from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.models.library import resolve
+from napari_genselfdiff.segmentation.metrics import class_scores, instance_scores
+from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, load_segmenter
+
+SCORES = ("dice", "iou", "aji", "pq", "object_dice", "object_f1")
+GLAS_TEST_PATIENTS = {"3", "5", "6", "8", "10", "14", "16"}
+"""7 of 15 patients, 35 of 85 images, benign and malignant; the pretext for glands never sees them."""
+MONUSEG_TEST = 10
+"""Images, the first in the order of a hash of their names."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, split, at the resolution that models work at."""
+
+    name: str
+    mpp: float
+    training: list[DatasetItem]
+    test: list[DatasetItem]
+
+
+def tasks(data: Path) -> dict[str, Task]:
+    """Both sets with their fixed splits."""
+    glands = open_dataset(data / "glas", "glas")
+    nuclei = open_dataset(data / "monuseg", "monuseg", labels=data / "monuseg" / "instances")
+    nuclei.sort(key=lambda item: hashlib.sha256(item.name.encode()).hexdigest())
+    return {
+        "glands": Task(
+            "glands",
+            1.6,
+            [item for item in glands if patient(item) not in GLAS_TEST_PATIENTS],
+            [item for item in glands if patient(item) in GLAS_TEST_PATIENTS],
+        ),
+        "nuclei": Task("nuclei", 0.5, nuclei[MONUSEG_TEST:], nuclei[:MONUSEG_TEST]),
+    }
+
+
+def patient(item: DatasetItem) -> str:
+    """The patient's number, without what a layout writes around it."""
+    return "".join(c for c in str(item.group) if c.isdigit())
+
+
+def chosen(task: Task, count: int, draw: int) -> list[DatasetItem]:
+    """The labelled images of a draw; a larger number holds the smaller one."""
+    order = np.random.default_rng(100 + draw).permutation(len(task.training))
+    return [task.training[index] for index in order[:count]]
+
+
+def labelled(item: DatasetItem) -> LabelledImage:
+    """An item as the fine-tune takes it."""
+    rgb, ids = item.load()
+    return LabelledImage(item.name, rgb, ids, np.ones(ids.shape, bool))
+
+
+def examples(task: Task, items: Sequence[DatasetItem]) -> list[Example]:
+    """Items at the task's resolution."""
+    return [
+        to_example(labelled(item), scale=task.mpp / (item.mpp or task.mpp), instances=True) for item in items
+    ]
+
+
+def strokes(example: Example, *, share: float, count: int, seed: int) -> Example:
+    """Label only what round brush strokes cover: ``count`` of them, a ``share`` of the pixels together."""
+    rng = np.random.default_rng(seed)
+    height, width = example.labels.shape
+    radius = 3
+    length = share * height * width / count / (2 * radius)
+    yy, xx = np.mgrid[:height, :width]
+    drawn = np.zeros((height, width), bool)
+    for _ in range(count):
+        y, x, angle = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(0, 2 * np.pi)
+        for _ in range(max(1, round(length))):
+            drawn |= (yy - y) ** 2 + (xx - x) ** 2 <= radius**2
+            angle += rng.normal(0, 0.2)
+            y, x = np.clip((y + np.sin(angle), x + np.cos(angle)), 0, (height - 1, width - 1))
+    return example.weighted(drawn)
+
+
+class Trained:
+    """A fine-tuned network that predicts at the resolution of the task."""
+
+    def __init__(
+        self,
+        method: str,
+        task: Task,
+        data: list[Example],
+        seconds: float,
+        seed: int,
+        pretexts: dict[str, str],
+    ) -> None:
+        self.compute: Compute = choose_compute("cpu")
+        spec = SegmenterSpec(COMPACT, ("background", "object"), task.mpp, instances=True)
+        start, settings = None, FineTuneSettings(seed=seed)
+        if method == "paper":
+            spec, settings = replace(spec, timestep=0), replace(settings, loss="paper")
+        if method in ("pretext", "paper"):
+            network, _ = load_pretext(pretexts["paper" if method == "paper" else task.name])
+            spec, start = replace(spec, config=network.config), network.state_dict()
+        elif method == "transfer":
+            unet = load_segmenter(resolve("nuclei")).unet
+            spec, start = replace(spec, config=unet.config), unet.state_dict()
+        *_, last = fine_tune(
+            build_segmenter(spec, start=start, seed=seed),
+            data,
+            [],
+            compute=self.compute,
+            settings=settings,
+            seconds=seconds * (4 if method == "scratch-long" else 1),
+            score_before=False,
+        )
+        assert isinstance(last, Finished)
+        assert isinstance(last.result, FineTuneResult)
+        self.segmenter, self.steps = last.result.segmenter, last.result.steps
+
+    def objects(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Ids of the objects of an image."""
+        return predict_image(self.segmenter, rgb, self.compute).instances()
+
+
+def one_row(
+    task: Task,
+    test: list[Example],
+    method: str,
+    count: int,
+    draw: int,
+    seconds: float,
+    pretexts: dict[str, str],
+    partly: bool,
+) -> dict[str, Any]:
+    """Train once and score every held-out image."""
+    data = examples(task, chosen(task, count, draw))
+    if partly:
+        data = [strokes(example, share=0.05 / len(data), count=10, seed=draw) for example in data]
+    started = time.perf_counter()
+    model: Forest | Trained
+    if method == "forest":
+        model = Forest(data, seed=draw)
+    else:
+        model = Trained(method, task, data, seconds, draw, pretexts)
+    took = time.perf_counter() - started
+    images = []
+    for item, example in zip(task.test, test, strict=True):
+        ids = model.objects(example.rgb)
+        _, truth = item.load()
+        rows, columns = (
+            (np.arange(side) * small // side) for side, small in zip(truth.shape, ids.shape, strict=True)
+        )
+        found = ids[np.ix_(rows, columns)]
+        scores = class_scores(found > 0, truth > 0) | instance_scores(found, truth)
+        images.append({"name": item.name, "group": item.group} | {key: scores[key] for key in SCORES})
+    return {
+        "set": task.name,
+        "method": method,
+        "labels": count,
+        "strokes": partly,
+        "draw": draw,
+        "limit": seconds,
+        "seconds": round(took, 1),
+        "steps": getattr(model, "steps", None),
+        "images": images,
+    }
+
+
+def means(row: dict[str, Any]) -> dict[str, float]:
+    """Mean scores of a row, each image counting once."""
+    return {key: float(np.mean([image[key] for image in row["images"]])) for key in SCORES}
+
+
+def gain(rows: list[dict[str, Any]], ours: str, theirs: str) -> tuple[float, float, float]:
+    """Difference of mean Dice over draws and images, with its 95 % bootstrap interval over groups.
+
+    Groups are patients (GlaS) or images' patients (MoNuSeg); a group's images and draws stay together.
+    """
+    differences: dict[str, list[float]] = {}
+    for row in rows:
+        for other in rows:
+            if (row["method"], other["method"], row["draw"]) == (ours, theirs, other["draw"]):
+                for a, b in zip(row["images"], other["images"], strict=True):
+                    differences.setdefault(str(a["group"]), []).append(a["dice"] - b["dice"])
+    sums = np.array([(sum(values), len(values)) for values in differences.values()])
+    draws = np.random.default_rng(0).integers(len(sums), size=(10_000, len(sums)))
+    totals = sums[draws].sum(axis=1)
+    low, high = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
+    return float(sums[:, 0].sum() / sums[:, 1].sum()), float(low), float(high)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Scores by set, number of labels and method, and the gain of the pretext over scratch."""
+    keys = sorted({(row["set"], row["strokes"], row["labels"]) for row in rows})
+    print("| set | labels | method | draws | " + " | ".join(SCORES) + " | seconds |")
+    print("| --- " * (len(SCORES) + 5) + "|")
+    for name, partly, count in keys:
+        part = [r for r in rows if (r["set"], r["strokes"], r["labels"]) == (name, partly, count)]
+        for method in dict.fromkeys(r["method"] for r in part):
+            same = [r for r in part if r["method"] == method]
+            scores = [means(r) for r in same]
+            spread = [
+                f"{np.mean([s[key] for s in scores]):.3f} ± {np.std([s[key] for s in scores]):.3f}"
+                for key in SCORES
+            ]
+            seconds = float(np.mean([r["seconds"] for r in same]))
+            what = f"{count}{' (strokes)' if partly else ''}"
+            print(f"| {name} | {what} | {method} | {len(same)} | {' | '.join(spread)} | {seconds:.0f} |")
+        if {"pretext", "scratch"} <= {r["method"] for r in part}:
+            mean, low, high = gain(part, "pretext", "scratch")
+            print(f"| {name} | {count} | pretext - scratch | | {mean:+.3f} ({low:+.3f} to {high:+.3f}) |")
+
+
+def parsed() -> argparse.Namespace:
+    """Options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", nargs="+", default=["glands", "nuclei"])
+    parser.add_argument("--methods", nargs="+", default=["pretext", "scratch", "forest"])
+    parser.add_argument("--labels", nargs="+", default=["1", "3", "8", "all"])
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--strokes", action="store_true", help="ten strokes, 5 %% of an image together")
+    parser.add_argument("--nuclei-pretext", default="pretext")
+    parser.add_argument("--glands-pretext", default="pretext")
+    parser.add_argument("--paper-pretext", default="pretext")
+    parser.add_argument("--quick", action="store_true", help="3 labels, one draw, 60 s")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.labels, arguments.draws, arguments.seconds = ["3"], 1, 60.0
+    return arguments
+
+
+def main() -> None:
+    """Compute the rows that are missing, and print the table."""
+    arguments = parsed()
+    rows: list[dict[str, Any]] = []
+    if arguments.json and arguments.json.exists():
+        rows = json.loads(arguments.json.read_text())
+    pretexts = {
+        "nuclei": str(resolve(arguments.nuclei_pretext)),
+        "glands": str(resolve(arguments.glands_pretext)),
+        "paper": str(resolve(arguments.paper_pretext)),
+    }
+    known = tasks(arguments.data)
+    for task in (known[name] for name in arguments.sets):
+        test = examples(task, task.test)
+        for draw in range(arguments.draws):
+            for label in arguments.labels:
+                count = len(task.training) if label == "all" else int(label)
+                for method in arguments.methods:
+                    key = {"set": task.name, "method": method, "labels": count, "strokes": arguments.strokes}
+                    key |= {"draw": draw, "limit": arguments.seconds}
+                    if any(key.items() <= row.items() for row in rows):
+                        continue
+                    row = one_row(
+                        task,
+                        test,
+                        method,
+                        count,
+                        draw,
+                        arguments.seconds,
+                        pretexts,
+                        arguments.strokes,
+                    )
+                    rows.append(row)
+                    print(key | {k: round(v, 3) for k, v in means(row).items()}, flush=True)
+                    if arguments.json:
+                        arguments.json.write_text(json.dumps(rows) + "\n")
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
