@@ -25,8 +25,9 @@ def example(name: str = "a", height: int = 60, width: int = 80, **parts: Any) ->
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patches without a change of colour."""
-    monkeypatch.setattr(module, "jitter_stain", lambda rgb, rng: np.ascontiguousarray(rgb))
+    """Patches without a change of colour or size."""
+    monkeypatch.setattr(module, "jitter_stain", lambda rgb, rng, **_: np.ascontiguousarray(rgb))
+    monkeypatch.setattr(module, "ZOOM", 1.0)
 
 
 def test_a_fifth_of_the_cells_is_held_out() -> None:
@@ -159,6 +160,24 @@ def test_image_labels_weight_and_distance_are_cut_and_turned_alike() -> None:
     assert batch.distance is not None
     torch.testing.assert_close(batch.distance, (shown / 4800).float())
     assert len({patch.numpy().tobytes() for patch in shown}) == 16
+
+
+def test_patches_show_tissue_at_several_sizes_and_labels_follow_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "jitter_stain", lambda rgb, rng, **_: rgb)
+    yy, xx = np.mgrid[:200, :200]
+    disc = (np.hypot(yy - 100, xx - 100) < 20).astype(np.uint8)
+    rgb = np.repeat(disc[..., None] * np.uint8(255), 3, axis=2)
+    known = example(rgb=rgb, labels=disc, weight=np.ones((200, 200), np.float32))
+    sampler = PatchSampler([known], size=160, seed=0)
+    areas = set()
+    for step in range(6):
+        batch = sampler.batch(step, 4)
+        shown = batch.images[:, 0] > 0
+        assert (shown == (batch.labels == 1)).float().mean() > 0.99  # all but the disc's rim
+        areas |= set(shown.sum(dim=(1, 2)).tolist())
+    assert max(areas) > 1.4 * min(areas)
 
 
 @pytest.mark.usefixtures("plain")

@@ -296,14 +296,15 @@ def _step(
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move a moving average of weights, and of the statistics of batch normalisation, towards a network."""
+    """Move a moving average of weights towards a network.
+
+    The statistics of batch normalisation are moving averages themselves and are copied: averaged once more they
+    would lag behind, and a short run would end with those of its beginning.
+    """
     averages: list[Tensor] = list(average.parameters())
     torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)
-    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:  # the count of batches
-            mean.copy_(value)
+    for mine, value in zip(average.buffers(), network.buffers(), strict=True):
+        mine.copy_(value)
 
 
 def _ended(run: _Run, seconds: float | None, steps: int | None) -> bool:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from napari_genselfdiff.diffusion.patches import to_unit_range
@@ -17,6 +18,11 @@ from napari_genselfdiff.finetuning.augmentation import jitter_stain
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
+STAIN_STRENGTH, STAIN_SHIFT = 0.4, 0.1
+"""Jitter of the stain in training, see `jitter_stain`. A few labelled images know few stainings: on eight GlaS
+images it took Dice on other patients from 0.66 to 0.72 (mean of two draws), against 0.15 and 0.03."""
+ZOOM = 1.28
+"""Patches show tissue up to this much larger or smaller than it is."""
 HELD_OUT_SHARE = 5
 """One cell, or one image, of this many is held out."""
 
@@ -151,18 +157,27 @@ class PatchSampler:
     def _patch(self, rng: np.random.Generator) -> Example:
         index = int(rng.choice(len(self.examples), p=self._chances))
         example, centres = self.examples[index], self._centres[index]
+        side = round(self.size * float(ZOOM ** rng.uniform(-1, 1)))
+        side = min(side, *example.labels.shape)
         centre = centres[rng.integers(len(centres))] + rng.integers(-self.size // 3, self.size // 3 + 1, 2)
-        limits = np.array(example.labels.shape) - self.size
-        y, x = np.clip(centre - self.size // 2, 0, limits)
+        y, x = np.clip(centre - side // 2, 0, np.array(example.labels.shape) - side)
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+        nearest = ((np.arange(self.size) + 0.5) * side / self.size).astype(int)
 
-        def cut(array: NDArray[Pixel]) -> NDArray[Pixel]:
-            part = np.rot90(array[y : y + self.size, x : x + self.size], turns)
+        def turned(part: NDArray[Pixel]) -> NDArray[Pixel]:
+            part = np.rot90(part, turns)
             return part[::-1] if mirrored else part
 
+        def cut(array: NDArray[Pixel]) -> NDArray[Pixel]:
+            return turned(array[np.ix_(y + nearest, x + nearest)])
+
+        rgb = example.rgb[y : y + side, x : x + side]
+        if side != self.size:
+            resized = Image.fromarray(rgb).resize((self.size, self.size), Image.Resampling.BILINEAR)
+            rgb = np.asarray(resized)
         return Example(
             example.name,
-            jitter_stain(cut(example.rgb), rng),
+            jitter_stain(turned(rgb), rng, strength=STAIN_STRENGTH, shift=STAIN_SHIFT),
             cut(example.labels),
             cut(example.weight),
             None if example.distance is None else cut(example.distance),
