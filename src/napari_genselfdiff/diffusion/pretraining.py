@@ -298,8 +298,8 @@ def _step(
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move a moving average of weights towards a network.
 
-    The statistics of batch normalisation are moving averages themselves and are copied: averaged once more they
-    would lag behind, and a short run would end with those of its beginning.
+    The statistics of batch normalisation are moving averages themselves and are copied: averaged once more
+    they would lag behind, and a short run would end with those of its beginning.
     """
     averages: list[Tensor] = list(average.parameters())
     torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)

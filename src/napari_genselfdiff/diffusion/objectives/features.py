@@ -23,6 +23,8 @@ from napari_genselfdiff.diffusion.unet import UNet
 
 BLOCK = 16
 HIDDEN = 0.4
+SPAN = 2
+"""Scales that a level predicts: its own and the next coarser ones."""
 MAPS = 15
 """Five measures of three channels."""
 LIMIT = 3.0
@@ -44,9 +46,10 @@ class Features(nn.Module):
         self.options = options
         self.alpha_bar = alpha_bars(options.schedule)
         scales = len(options.level_widths)
-        # The level at 1 / 2^k of the resolution predicts the scales k and coarser.
+        # The level at 1 / 2^k of the resolution predicts the scales k, k + 1, ... as far as there are any.
         self.heads = nn.ModuleList(
-            nn.Conv2d(width, MAPS * (index + 1), 1) for index, width in enumerate(options.level_widths)
+            nn.Conv2d(width, MAPS * min(index + 1, SPAN), 1)
+            for index, width in enumerate(options.level_widths)
         )
         self.standard = nn.ModuleList(nn.BatchNorm2d(MAPS, affine=False) for _ in range(scales))
 
@@ -61,9 +64,9 @@ class Features(nn.Module):
         levels = network.pyramid(shown, t)
         loss = (network.output(levels[-1]).float() - x0).abs().mean()
         for index, (head, level) in enumerate(zip(self.heads, levels, strict=True)):
-            predicted = head(level).float().chunk(index + 1, dim=1)
+            predicted = head(level).float().split(MAPS, dim=1)
             scales = islice(targets, len(levels) - 1 - index, None)
-            for maps, target in zip(predicted, scales, strict=True):
+            for maps, target in zip(predicted, scales, strict=False):
                 if target.shape != maps.shape:
                     target = F.interpolate(target, size=maps.shape[-2:], mode="bilinear")
                 loss = loss + F.smooth_l1_loss(maps, target) / len(predicted)
