@@ -167,6 +167,18 @@ def test_a_pretext_is_trained_on_several_folders_and_resumed(cli: Cli, tiles: Pa
 
 
 @pytest.mark.usefixtures("tiny_pretext")
+@pytest.mark.parametrize("objective", ["ddpm", "masked", "features"])
+def test_the_objective_of_a_pretext_can_be_chosen(
+    cli: Cli, tiles: Path, tmp_path: Path, objective: str
+) -> None:
+    output = tmp_path / "pretext.safetensors"
+    given = ("--images", tiles / "images", "--output", output, "--objective", objective, "--steps", 1)
+    said = cli("pretrain", *given)
+    assert (said.status, said.err) == (0, "")
+    assert read_card(output)["settings"]["objective"] == objective
+
+
+@pytest.mark.usefixtures("tiny_pretext")
 def test_ctrl_c_saves_the_pretext(
     cli: Cli, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

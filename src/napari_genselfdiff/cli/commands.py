@@ -24,6 +24,14 @@ class Loss(StrEnum):
     paper = "paper"
 
 
+class Objective(StrEnum):
+    """What a pretext learns to do."""
+
+    ddpm = "ddpm"
+    features = "features"
+    masked = "masked"
+
+
 class Config(StrEnum):
     """Networks that can be pretrained."""
 
@@ -235,6 +243,13 @@ def pretrain(
     ],
     output: Annotated[Path, typer.Option(metavar="WEIGHTS", help="The .safetensors file to write.")],
     config: Annotated[Config, typer.Option(help="The network.")] = Config.compact,
+    objective: Annotated[
+        Objective | None,
+        typer.Option(
+            help="ddpm predicts noise, masked paints in hidden blocks, features denoises into what image "
+            "analysis would measure. Default: features for compact, ddpm for paper."
+        ),
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
@@ -264,6 +279,10 @@ def pretrain(
     check_writable(output)
     files = find_images(images)
 
+    settings = replace(pretraining.SETTINGS[config], seed=seed)
+    if objective is not None:
+        settings = replace(settings, objective=objective.value)
+
     def work(cancel: CancelToken) -> Iterator[Event]:
         last = ""
         for event in pretraining.pretrain(
@@ -271,7 +290,7 @@ def pretrain(
             output,
             config=CONFIGS[config],
             compute=compute,
-            settings=replace(pretraining.SETTINGS[config], seed=seed),
+            settings=settings,
             seconds=PRETRAIN_SECONDS if seconds is None and steps is None else seconds,
             steps=steps,
             resume=resume,
