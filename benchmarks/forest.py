@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,39 @@ def features(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(found, np.float32)
 
 
+def labelled_pixels(
+    data: Sequence[Example], measure: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Features and classes of random labelled pixels, as many of each image."""
+    rng = np.random.default_rng(seed)
+    inputs, targets = [], []
+    for example in data:
+        places = np.flatnonzero(example.weight > 0)
+        places = rng.choice(places, min(len(places), PIXELS // len(data)), replace=False)
+        measured = measure(example.rgb)
+        inputs.append(measured.reshape(-1, measured.shape[-1])[places])
+        targets.append(example.labels.ravel()[places])
+    return np.concatenate(inputs), np.concatenate(targets)
+
+
+def connected(foreground: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Number the connected parts of a foreground, without specks."""
+    ids, count = ndimage.label(foreground)
+    areas = np.bincount(ids.ravel(), minlength=count + 1)
+    large = areas >= LEAST_AREA
+    large[0] = False
+    return np.asarray((np.cumsum(large) * large)[ids], np.int32)
+
+
 class Forest:
     """A random forest, trained on the labelled pixels of some images."""
 
     def __init__(self, data: Sequence[Example], *, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        inputs, targets = [], []
-        for example in data:
-            places = np.flatnonzero(example.weight > 0)
-            count = min(len(places), PIXELS // len(data))
-            places = rng.choice(places, count, replace=False)
-            measured = features(example.rgb)
-            inputs.append(measured.reshape(-1, measured.shape[-1])[places])
-            targets.append(example.labels.ravel()[places])
         self.forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=2, random_state=seed)
-        self.forest.fit(np.concatenate(inputs), np.concatenate(targets))
+        self.forest.fit(*labelled_pixels(data, features, seed=seed))
 
     def objects(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Connected parts of the foreground, without specks."""
         measured = features(rgb)
-        labels = self.forest.predict(measured.reshape(-1, measured.shape[-1])).reshape(rgb.shape[:2])
-        ids, count = ndimage.label(labels > 0)
-        areas = np.bincount(ids.ravel(), minlength=count + 1)
-        areas[0] = 0
-        kept = np.cumsum(areas >= LEAST_AREA) * (areas >= LEAST_AREA)
-        return np.asarray(kept[ids], np.int32)
+        labels = self.forest.predict(measured.reshape(-1, measured.shape[-1]))
+        return connected(labels.reshape(rgb.shape[:2]) > 0)

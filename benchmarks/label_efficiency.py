@@ -16,6 +16,7 @@ The methods differ in where they start and in nothing else, unless their name sa
 - ``paper``: ``--paper-pretext`` (noise prediction, P2) with the paper's loss and time step 0
 - ``transfer``: the bundled nuclei segmenter, which has seen labels
 - ``forest``: a random forest on scikit-image's multiscale features (``forest.py``)
+- ``frozen``: the pretext's features, not trained, with pixel classifiers (``frozen.py``)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forest import Forest
+from frozen import Frozen
 from napari_genselfdiff.compute import Compute, choose_compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.pretraining import load_pretext
@@ -178,8 +180,10 @@ def one_row(
     if partly:
         data = [strokes(example, share=0.05 / len(data), count=10, seed=draw) for example in data]
     started = time.perf_counter()
-    model: Forest | Trained
-    if method == "forest":
+    model: Forest | Frozen | Trained
+    if method == "frozen":
+        model = Frozen(load_pretext(pretexts[task.name])[0], data, seed=draw)
+    elif method == "forest":
         model = Forest(data, seed=draw)
     else:
         model = Trained(method, task, data, seconds, draw, pretexts)

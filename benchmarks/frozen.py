@@ -1,0 +1,91 @@
+"""Frozen features of a pretext with an ensemble of pixel classifiers, as ddpm-segmentation does.
+
+Baranchuk et al. 2022 (arXiv 2112.03126): decoder features at several time steps, and the vote of several
+small multi-layer perceptrons, each a pixel by itself. Unlike there, the image is clean at every time step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from forest import connected, labelled_pixels
+from napari_genselfdiff.diffusion.patches import to_unit_range
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.finetuning.examples import Example
+
+TIMES = (50, 150)
+ENSEMBLE = 5
+WIDTH = 64
+EPOCHS = 15
+
+
+class Frozen:
+    """Pixel classifiers on a network that is not trained.
+
+    Parameters
+    ----------
+    network : UNet
+        A pretext.
+    data : sequence of Example
+    seed : int
+    """
+
+    def __init__(self, network: UNet, data: Sequence[Example], *, seed: int) -> None:
+        self.network = recalibrated(network, data)
+        inputs, targets = labelled_pixels(data, self.features, seed=seed)
+        self.classifiers: list[Any] = []
+        for index in range(ENSEMBLE):
+            one = MLPClassifier((WIDTH,), max_iter=EPOCHS, random_state=seed * ENSEMBLE + index)
+            # It warns when it has not converged, which so few epochs are not meant to do.
+            one.n_iter_no_change = EPOCHS + 1
+            self.classifiers.append(make_pipeline(StandardScaler(), one).fit(inputs, targets))
+
+    @torch.inference_mode()
+    def features(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """All levels of the decoder at all times, at full resolution; shape (height, width, features)."""
+        height, width = rgb.shape[:2]
+        stride = self.network.config.stride
+        grown = np.pad(rgb, ((0, -height % stride), (0, -width % stride), (0, 0)), mode="symmetric")
+        x = to_unit_range(grown[None])
+        found = []
+        for time in TIMES:
+            for level in self.network.pyramid(x, torch.tensor([time])):
+                fine = F.interpolate(level, size=grown.shape[:2], mode="bilinear")
+                found.append(fine[0, :, :height, :width].half())
+        return np.asarray(torch.cat(found).permute(1, 2, 0).float().numpy())
+
+    def objects(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Connected parts of what most classifiers call foreground."""
+        measured = self.features(rgb)
+        flat = measured.reshape(-1, measured.shape[-1])
+        votes = np.mean([one.predict(flat) for one in self.classifiers], axis=0)
+        return connected((votes > 0.5).reshape(rgb.shape[:2]))
+
+
+@torch.no_grad()
+def recalibrated(network: UNet, data: Sequence[Example]) -> UNet:
+    """A copy whose batch normalisation has the statistics of clean images, not of noisy ones."""
+    result = copy.deepcopy(network)
+    for module in result.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over all that it sees
+            module.train()
+    stride = network.config.stride
+    for example in data:
+        height, width = (side // stride * stride for side in example.labels.shape)
+        x = to_unit_range(example.rgb[None, :height, :width])
+        for time in TIMES:
+            result.pyramid(x, torch.tensor([time]))
+    return result.eval()
