@@ -58,6 +58,25 @@ MONUSEG_TEST = 10
 
 
 @dataclass(frozen=True)
+class Limits:
+    """When a fine-tune ends: after some time, or, where other work shares the cores, after some steps."""
+
+    seconds: float
+    steps: int | None
+
+    def of(self, method: str) -> dict[str, Any]:
+        """Arguments of the fine-tune."""
+        times = 4 if method == "scratch-long" else 1
+        if self.steps is not None:
+            return {"steps": self.steps * times}
+        return {"seconds": self.seconds * times}
+
+    def to_row(self) -> dict[str, Any]:
+        """How a row says it."""
+        return {"limit": f"{self.steps} steps" if self.steps is not None else f"{self.seconds:g} s"}
+
+
+@dataclass(frozen=True)
 class Task:
     """A data set, split, at the resolution that models work at."""
 
@@ -132,7 +151,7 @@ class Trained:
         method: str,
         task: Task,
         data: list[Example],
-        seconds: float,
+        limits: Limits,
         seed: int,
         pretexts: dict[str, str],
     ) -> None:
@@ -153,8 +172,8 @@ class Trained:
             [],
             compute=self.compute,
             settings=settings,
-            seconds=seconds * (4 if method == "scratch-long" else 1),
             score_before=False,
+            **limits.of(method),
         )
         assert isinstance(last, Finished)
         assert isinstance(last.result, FineTuneResult)
@@ -171,7 +190,7 @@ def one_row(
     method: str,
     count: int,
     draw: int,
-    seconds: float,
+    limits: Limits,
     pretexts: dict[str, str],
     partly: bool,
 ) -> dict[str, Any]:
@@ -186,7 +205,7 @@ def one_row(
     elif method == "forest":
         model = Forest(data, seed=draw)
     else:
-        model = Trained(method, task, data, seconds, draw, pretexts)
+        model = Trained(method, task, data, limits, draw, pretexts)
     took = time.perf_counter() - started
     images = []
     for item, example in zip(task.test, test, strict=True):
@@ -204,7 +223,7 @@ def one_row(
         "labels": count,
         "strokes": partly,
         "draw": draw,
-        "limit": seconds,
+        **limits.to_row(),
         "seconds": round(took, 1),
         "steps": getattr(model, "steps", None),
         "images": images,
@@ -265,6 +284,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--labels", nargs="+", default=["1", "3", "8", "all"])
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--steps", type=int, help="in place of --seconds, where other work shares the cores")
     parser.add_argument("--strokes", action="store_true", help="ten strokes, 5 %% of an image together")
     parser.add_argument("--nuclei-pretext", default="pretext")
     parser.add_argument("--glands-pretext", default="pretext")
@@ -288,6 +308,7 @@ def main() -> None:
         "glands": str(resolve(arguments.glands_pretext)),
         "paper": str(resolve(arguments.paper_pretext)),
     }
+    limits = Limits(arguments.seconds, arguments.steps)
     known = tasks(arguments.data)
     for task in (known[name] for name in arguments.sets):
         test = examples(task, task.test)
@@ -296,7 +317,7 @@ def main() -> None:
                 count = len(task.training) if label == "all" else int(label)
                 for method in arguments.methods:
                     key = {"set": task.name, "method": method, "labels": count, "strokes": arguments.strokes}
-                    key |= {"draw": draw, "limit": arguments.seconds}
+                    key |= {"draw": draw, **limits.to_row()}
                     if any(key.items() <= row.items() for row in rows):
                         continue
                     row = one_row(
@@ -305,7 +326,7 @@ def main() -> None:
                         method,
                         count,
                         draw,
-                        arguments.seconds,
+                        limits,
                         pretexts,
                         arguments.strokes,
                     )
