@@ -322,7 +322,10 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="OUT", help="Write the scores to this file.")
     ] = None,
     instances: Annotated[
-        bool, typer.Option("--instances", help="Labels number the objects: score AJI and PQ too.")
+        bool,
+        typer.Option(
+            "--instances", help="Labels number the objects: score AJI, PQ and GlaS's object scores too."
+        ),
     ] = False,
     mpp: InputMpp = None,
     device: Device = "auto",
