@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion import pretraining
+from napari_genselfdiff.diffusion import pictures, pretraining
 from napari_genselfdiff.diffusion.config import COMPACT, CONFIGS, PAPER, UNetConfig
-from napari_genselfdiff.diffusion.objectives import OBJECTIVES, Objective, ObjectiveOptions
+from napari_genselfdiff.diffusion.objectives import OBJECTIVES, OUTPUTS, Objective, ObjectiveOptions
 from napari_genselfdiff.diffusion.patches import PatchSource
+from napari_genselfdiff.diffusion.pictures import COLUMNS, sample_sheet, sheet_path
 from napari_genselfdiff.diffusion.pretraining import (
     SETTINGS,
     PretrainSettings,
@@ -78,6 +79,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
     def recorded(self: PatchSource, step: int, count: int) -> Tensor:
         patches = batch(self, step, count)
+        if step == pretraining.SHEET_STEP:
+            return patches
         seen.append((step, patches.numpy().tobytes()))
         return patches
 
@@ -157,6 +160,46 @@ def test_cancel_is_honoured_within_a_step_and_leaves_weights(files: list[Path], 
     network, card = load_pretext(output)
     assert card["steps"] == 2
     assert network(torch.zeros(1, 3, 16, 16), torch.tensor([0])).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_pictures_of_the_average_lie_beside_the_weights(
+    files: list[Path], tmp_path: Path, objective: str
+) -> None:
+    output, settings = tmp_path / "p.safetensors", replace(QUICK, objective=objective)
+    run(files, output, settings=settings)
+    assert sheet_path(output) == tmp_path / "p.samples.png"
+    average = UNet(TINY)
+    tensors = checkpoint(output)
+    average.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if "average." in k})
+    tiles = PatchSource(files, 16, QUICK.zoom, QUICK.seed).batch(pretraining.SHEET_STEP, COLUMNS)
+    expected = sample_sheet(average, tiles, prediction=OUTPUTS[objective])
+    drawn = np.asarray(Image.open(sheet_path(output)))
+    # Another batch size or memory order may round differently.
+    assert np.abs(drawn.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_drawing_does_not_disturb_the_training(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    settings = replace(QUICK, objective=objective, stain=0.2)
+    run(files, tmp_path / "plain", settings=settings)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(pictures, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(pictures, "LARGEST_SHARE", float("inf"))
+    drawn: list[str] = []
+    monkeypatch.setattr(pictures, "sample_sheet", lambda *a, **k: drawn.append("") or sample_sheet(*a, **k))
+    run(files, tmp_path / "drawn", settings=settings)
+    assert len(drawn) == 5  # after each step, and at the end
+    assert same(checkpoint(tmp_path / "plain"), checkpoint(tmp_path / "drawn"))
+
+
+def test_whoever_cancels_does_not_wait_for_a_picture(files: list[Path], tmp_path: Path) -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+    run(files, tmp_path / "p", cancel=cancel)
+    assert not sheet_path(tmp_path / "p").exists()
 
 
 def test_a_run_cancelled_before_its_first_step_can_go_on(files: list[Path], tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import UNetConfig
-from napari_genselfdiff.diffusion.objectives import OBJECTIVES, Objective, ObjectiveOptions
+from napari_genselfdiff.diffusion.objectives import OBJECTIVES, OUTPUTS, Objective, ObjectiveOptions
 from napari_genselfdiff.diffusion.patches import PatchSource
+from napari_genselfdiff.diffusion.pictures import COLUMNS, SheetWriter, sheet_path
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import OutOfMemoryError, UserError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, LossPoint, Progress
@@ -23,6 +24,8 @@ from napari_genselfdiff.models.weights import read_weights, save_weights
 
 CHECKPOINT_SECONDS = 120.0
 LOSS_EVERY = 20
+SHEET_STEP = 2**32
+"""A step that no run reaches: the tiles of the sheet are random, but the same for all of a run."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def pretrain(
         Images, 8-bit RGB.
     output : str or Path
         Weights file to write (the moving average, half precision, with its card). A checkpoint with
-        everything that resuming needs lies beside it, see `checkpoint_path`.
+        everything that resuming needs lies beside it, see `checkpoint_path`, and so does a sheet of what the
+        average has learned to draw, see `pictures`.
     config : UNetConfig
         The network.
     compute : Compute
@@ -223,6 +227,7 @@ def pretrain(
         _resume(run, output, config, settings)
 
     source = PatchSource(files, settings.patch, settings.zoom, settings.seed)
+    sheet = _sheet(source, output, settings)
     details = dict(card or {}) | {"images": len(files)}
     clock, before, first, saved = Clock(), run.seconds, run.step, 0.0
     total_loss, counted = 0.0, 0
@@ -238,9 +243,12 @@ def pretrain(
             if clock.seconds - saved > CHECKPOINT_SECONDS:
                 _save(run, output, config, settings, details)
                 saved = clock.seconds
+                sheet.write_if_due(run.average, clock.seconds)
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError("the device ran out of memory: use a smaller batch") from error
     _save(run, output, config, settings, details)
+    if not cancel.cancelled:  # whoever stops a run does not wait for a picture
+        sheet.write(run.average)
     yield Finished(
         result=Path(output),
         message=f"{run.step} steps in {run.seconds / 60:.1f} minutes",
@@ -334,6 +342,16 @@ def _save(
     }
     save_weights(checkpoint_path(output), run.to_tensors(), card)
     save_weights(output, run.average.state_dict(), card, half=True)
+
+
+def _sheet(source: PatchSource, output: str | Path, settings: PretrainSettings) -> SheetWriter:
+    return SheetWriter(
+        sheet_path(output),
+        lambda: source.batch(SHEET_STEP, COLUMNS),
+        schedule=settings.schedule,
+        prediction=OUTPUTS[settings.objective],
+        seed=settings.seed,
+    )
 
 
 def _resume(run: _Run, output: str | Path, config: UNetConfig, settings: PretrainSettings) -> None:
