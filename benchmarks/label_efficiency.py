@@ -160,9 +160,10 @@ class Trained:
         start, settings = None, FineTuneSettings(seed=seed)
         if method == "paper":
             spec, settings = replace(spec, timestep=0), replace(settings, loss="paper")
+        network, _ = load_pretext(pretexts["paper" if method == "paper" else task.name])
+        spec = replace(spec, config=network.config)  # scratch too: the start alone shall differ
         if method in ("pretext", "paper"):
-            network, _ = load_pretext(pretexts["paper" if method == "paper" else task.name])
-            spec, start = replace(spec, config=network.config), network.state_dict()
+            start = network.state_dict()
         elif method == "transfer":
             unet = load_segmenter(resolve("nuclei")).unet
             spec, start = replace(spec, config=unet.config), unet.state_dict()

@@ -367,7 +367,8 @@ def _resume(run: _Run, output: str | Path, config: UNetConfig, settings: Pretrai
         raise UserError(
             "the checkpoint was made with other settings",
             path,
-            f"use --seed {card['settings']['seed']}, or start anew without --resume",
+            f"use --seed {card['settings']['seed']} --objective {card['settings']['objective']}, "
+            "or start anew without --resume",
         )
     try:
         run.load(tensors, card)

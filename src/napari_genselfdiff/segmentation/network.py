@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from napari_genselfdiff.diffusion.config import UNetConfig
 from napari_genselfdiff.diffusion.folding import folded
+from napari_genselfdiff.diffusion.objectives.base import TASK_TIMESTEP
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.models.weights import read_weights, save_weights
@@ -24,7 +25,7 @@ MAX_CLASSES = 17
 SAME_SCALE = 0.05
 """Scales that differ from a power of two by less are taken as that power."""
 
-DEFAULT_TIMESTEP = 50
+DEFAULT_TIMESTEP = TASK_TIMESTEP
 """Time step of the clean input; features are best at small, non-zero noise levels (Baranchuk et al. 2022)."""
 
 
