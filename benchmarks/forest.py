@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
 
 from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.segmentation.prediction import Prediction
 
 SIGMA_MAX = 16
 PIXELS = 40_000
 """At most so many pixels to train on, of all images together."""
-LEAST_AREA = 12
 
 
 def features(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -41,13 +40,10 @@ def labelled_pixels(
     return np.concatenate(inputs), np.concatenate(targets)
 
 
-def connected(foreground: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Number the connected parts of a foreground, without specks."""
-    ids, count = ndimage.label(foreground)
-    areas = np.bincount(ids.ravel(), minlength=count + 1)
-    large = areas >= LEAST_AREA
-    large[0] = False
-    return np.asarray((np.cumsum(large) * large)[ids], np.int32)
+def prediction(probability: NDArray[Any], shape: tuple[int, int]) -> Prediction:
+    """Probabilities of the foreground, as the plugin's own models give them; without a distance map."""
+    planes = np.stack([1 - probability, probability]).reshape(2, *shape)
+    return Prediction((0, 0), 1.0, np.rint(planes * 255).astype(np.uint8), None)
 
 
 class Forest:
@@ -57,8 +53,8 @@ class Forest:
         self.forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=2, random_state=seed)
         self.forest.fit(*labelled_pixels(data, features, seed=seed))
 
-    def objects(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Connected parts of the foreground, without specks."""
+    def predict(self, rgb: NDArray[np.uint8]) -> Prediction:
+        """Probabilities of an image at the task's resolution."""
         measured = features(rgb)
-        labels = self.forest.predict(measured.reshape(-1, measured.shape[-1]))
-        return connected(labels.reshape(rgb.shape[:2]) > 0)
+        votes = self.forest.predict_proba(measured.reshape(-1, measured.shape[-1]))
+        return prediction(votes[:, list(self.forest.classes_).index(1)], rgb.shape[:2])

@@ -19,10 +19,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from forest import connected, labelled_pixels
+from forest import labelled_pixels, prediction
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.segmentation.prediction import Prediction
 
 TIMES = (50, 150)
 ENSEMBLE = 5
@@ -65,12 +66,11 @@ class Frozen:
                 found.append(fine[0, :, :height, :width].half())
         return np.asarray(torch.cat(found).permute(1, 2, 0).float().numpy())
 
-    def objects(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Connected parts of what most classifiers call foreground."""
+    def predict(self, rgb: NDArray[np.uint8]) -> Prediction:
+        """Share of the classifiers that call a pixel foreground, of an image at the task's resolution."""
         measured = self.features(rgb)
         flat = measured.reshape(-1, measured.shape[-1])
-        votes = np.mean([one.predict(flat) for one in self.classifiers], axis=0)
-        return connected((votes > 0.5).reshape(rgb.shape[:2]))
+        return prediction(np.mean([one.predict(flat) for one in self.classifiers], axis=0), rgb.shape[:2])
 
 
 @torch.no_grad()

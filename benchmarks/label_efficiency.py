@@ -49,6 +49,8 @@ from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.models.library import resolve
 from napari_genselfdiff.segmentation.metrics import class_scores, instance_scores
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, load_segmenter
+from napari_genselfdiff.segmentation.prediction import Prediction
+from napari_genselfdiff.verbs.prediction import number_objects
 
 SCORES = ("dice", "iou", "aji", "pq", "object_dice", "object_f1")
 GLAS_TEST_PATIENTS = {"3", "5", "6", "8", "10", "14", "16"}
@@ -84,6 +86,10 @@ class Task:
     mpp: float
     training: list[DatasetItem]
     test: list[DatasetItem]
+
+    def scale(self, item: DatasetItem) -> float:
+        """Pixels of an image a pixel of the task's resolution."""
+        return self.mpp / (item.mpp or self.mpp)
 
 
 def tasks(data: Path) -> dict[str, Task]:
@@ -121,9 +127,7 @@ def labelled(item: DatasetItem) -> LabelledImage:
 
 def examples(task: Task, items: Sequence[DatasetItem]) -> list[Example]:
     """Items at the task's resolution."""
-    return [
-        to_example(labelled(item), scale=task.mpp / (item.mpp or task.mpp), instances=True) for item in items
-    ]
+    return [to_example(labelled(item), scale=task.scale(item), instances=True) for item in items]
 
 
 def strokes(example: Example, *, share: float, count: int, seed: int) -> Example:
@@ -180,9 +184,17 @@ class Trained:
         assert isinstance(last.result, FineTuneResult)
         self.segmenter, self.steps = last.result.segmenter, last.result.steps
 
-    def objects(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Ids of the objects of an image."""
-        return predict_image(self.segmenter, rgb, self.compute).instances()
+    def predict(self, rgb: NDArray[np.uint8]) -> Prediction:
+        """Probabilities and distance map of an image at the task's resolution."""
+        return predict_image(self.segmenter, rgb, self.compute)
+
+
+def objects(prediction: Prediction, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
+    """Ids of the objects at the resolution of the labels, made as the plugin makes them on a slide."""
+    fine = replace(prediction, scale=scale).resampled(0, 0, shape[0], shape[1])
+    ids = np.zeros(shape, np.int32)
+    number_objects(fine.labels, fine.distance, scale=scale, out=ids)
+    return ids
 
 
 def one_row(
@@ -210,12 +222,8 @@ def one_row(
     took = time.perf_counter() - started
     images = []
     for item, example in zip(task.test, test, strict=True):
-        ids = model.objects(example.rgb)
         _, truth = item.load()
-        rows, columns = (
-            (np.arange(side) * small // side) for side, small in zip(truth.shape, ids.shape, strict=True)
-        )
-        found = ids[np.ix_(rows, columns)]
+        found = objects(model.predict(example.rgb), truth.shape, task.scale(item))
         scores = class_scores(found > 0, truth > 0) | instance_scores(found, truth)
         images.append({"name": item.name, "group": item.group} | {key: scores[key] for key in SCORES})
     return {
