@@ -12,7 +12,8 @@ Stages:
 1. ``probe``: every pretext of `PRETEXTS` is trained for ``--steps`` on the unlabelled images of the training
    part, and a linear classifier on its frozen features (`probe`) says what it knows, with 1, 3, 8 and all
    labelled images of the other folds, three draws of them.
-2. ``fine-tune``: the pretexts of ``--names`` are fine-tuned, one fold a draw.
+2. ``fine-tune``: the pretexts of ``--names`` are fine-tuned, one fold a draw, with each of
+   ``--learning-rates``; ``chance`` is training from scratch.
 3. ``network``: `NETWORKS` from scratch, with their speed.
 
 Rows that the JSON file holds are not computed again. Several processes may share ``--work`` with different
@@ -27,6 +28,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +178,13 @@ def probed(name: str, task: Task, data: list[Example], arguments: argparse.Names
 
 
 def fine_tuned(
-    config: UNetConfig, start: UNet | None, task: Task, data: list[Example], trial: Trial, steps: int
+    config: UNetConfig,
+    start: UNet | None,
+    task: Task,
+    data: list[Example],
+    trial: Trial,
+    steps: int,
+    rate: float,
 ) -> float:
     """Dice of a fine-tuned network on the images of a trial."""
     compute = choose_compute("cpu")
@@ -187,7 +195,7 @@ def fine_tuned(
         [data[i] for i in trial.learn],
         [],
         compute=compute,
-        settings=FineTuneSettings(seed=trial.draw),
+        settings=FineTuneSettings(seed=trial.draw, learning_rate=rate),
         score_before=False,
         steps=steps,
     )
@@ -255,13 +263,15 @@ def print_tables(rows: list[Row]) -> None:
         trained = [row for row in rows if row["stage"] == stage]
         for name, steps in dict.fromkeys((row["set"], row["fine_tune_steps"]) for row in trained):
             print(f"\n{name}: {stage}, {steps} steps\n")
-            print(f"| start | Mpx/s | {' | '.join(LABELS)} |\n{'| --- ' * (len(LABELS) + 2)}|")
+            print(
+                f"| start | learning rate | Mpx/s | {' | '.join(LABELS)} |\n{'| --- ' * (len(LABELS) + 3)}|"
+            )
             here = [row for row in trained if (row["set"], row["fine_tune_steps"]) == (name, steps)]
-            for start in dict.fromkeys(row["name"] for row in here):
-                same = [row for row in here if row["name"] == start]
+            for start, rate in dict.fromkeys((row["name"], row["learning_rate"]) for row in here):
+                same = [row for row in here if (row["name"], row["learning_rate"]) == (start, rate)]
                 cells = [spread([r["dice"] for r in same if r["labels"] == labels]) for labels in LABELS]
                 fast = same[0].get("mpx_per_second", "-")
-                print(f"| {Path(start).stem} | {fast} | {' | '.join(cells)} |")
+                print(f"| {Path(start).stem} | {rate:g} | {fast} | {' | '.join(cells)} |")
 
 
 def parsed() -> argparse.Namespace:
@@ -277,6 +287,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the pretexts")
     parser.add_argument("--steps", type=int, default=500, help="of the pretexts")
     parser.add_argument("--fine-tune-steps", type=int, default=300)
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[FineTuneSettings.learning_rate])
     return parser.parse_args()
 
 
@@ -302,13 +313,13 @@ def main() -> None:
                 start = None if networks or name == "chance" else starts(name, task, arguments, seed)[0]
                 if networks:
                     key |= {"mpx_per_second": round(speed(config), 3)}
-                for trial in trials(task, one_fold=True):
+                for rate, trial in product(arguments.learning_rates, trials(task, one_fold=True)):
+                    steps = arguments.fine_tune_steps
                     row = key | {"labels": trial.labels, "draw": trial.draw}
-                    row |= {"fine_tune_steps": arguments.fine_tune_steps}
+                    row |= {"fine_tune_steps": steps, "learning_rate": rate}
                     identity = {k: v for k, v in row.items() if k != "mpx_per_second"}
                     if trial.labels in arguments.labels and not table.has(**identity):
-                        steps = arguments.fine_tune_steps
-                        dice = fine_tuned(config, start, task, data, trial, steps)
+                        dice = fine_tuned(config, start, task, data, trial, steps=steps, rate=rate)
                         table.add(row | {"dice": round(dice, 4)})
     print_tables(table.rows)
 

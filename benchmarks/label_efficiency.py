@@ -42,7 +42,7 @@ from napari_genselfdiff.events import Finished
 from napari_genselfdiff.exchange.datasets import open_dataset
 from napari_genselfdiff.exchange.layouts.item import DatasetItem
 from napari_genselfdiff.exchange.pairs import LabelledImage
-from napari_genselfdiff.finetuning.datasets import to_example
+from napari_genselfdiff.finetuning.datasets import object_areas, to_example
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
 from napari_genselfdiff.finetuning.scoring import predict_image
@@ -130,6 +130,12 @@ def examples(task: Task, items: Sequence[DatasetItem]) -> list[Example]:
     return [to_example(labelled(item), scale=task.scale(item), instances=True) for item in items]
 
 
+def usual_area(task: Task, items: Sequence[DatasetItem]) -> float:
+    """Median area of the objects of labelled images, in pixels of the task."""
+    areas = [object_areas(labelled(item), scale=task.scale(item)) for item in items]
+    return float(np.median(np.concatenate(areas)))
+
+
 def strokes(example: Example, *, share: float, count: int, seed: int) -> Example:
     """Label only what round brush strokes cover: ``count`` of them, a ``share`` of the pixels together."""
     rng = np.random.default_rng(seed)
@@ -189,11 +195,13 @@ class Trained:
         return predict_image(self.segmenter, rgb, self.compute)
 
 
-def objects(prediction: Prediction, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
+def objects(
+    prediction: Prediction, shape: tuple[int, ...], scale: float, object_area: float | None
+) -> NDArray[np.int32]:
     """Ids of the objects at the resolution of the labels, made as the plugin makes them on a slide."""
     fine = replace(prediction, scale=scale).resampled(0, 0, shape[0], shape[1])
     ids = np.zeros(shape, np.int32)
-    number_objects(fine.labels, fine.distance, scale=scale, out=ids)
+    number_objects(fine.labels, fine.distance, scale=scale, object_area=object_area, out=ids)
     return ids
 
 
@@ -208,8 +216,11 @@ def one_row(
     partly: bool,
 ) -> dict[str, Any]:
     """Train once and score every held-out image."""
-    data = examples(task, chosen(task, count, draw))
-    if partly:
+    items = chosen(task, count, draw)
+    data = examples(task, items)
+    area: float | None = usual_area(task, items)
+    if partly:  # strokes do not say how large objects are
+        area = None
         data = [strokes(example, share=0.05 / len(data), count=10, seed=draw) for example in data]
     started = time.perf_counter()
     model: Forest | Frozen | Trained
@@ -223,7 +234,7 @@ def one_row(
     images = []
     for item, example in zip(task.test, test, strict=True):
         _, truth = item.load()
-        found = objects(model.predict(example.rgb), truth.shape, task.scale(item))
+        found = objects(model.predict(example.rgb), truth.shape, task.scale(item), area)
         scores = class_scores(found > 0, truth > 0) | instance_scores(found, truth)
         images.append({"name": item.name, "group": item.group} | {key: scores[key] for key in SCORES})
     return {

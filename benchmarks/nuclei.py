@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from napari_genselfdiff.compute import choose_compute
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import Finished, LossPoint
 from napari_genselfdiff.exchange.pairs import find_pairs, load_pair
-from napari_genselfdiff.finetuning.datasets import to_example
+from napari_genselfdiff.finetuning.datasets import object_areas, to_example
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
 from napari_genselfdiff.models.library import resolve
@@ -30,14 +32,16 @@ BALANCED = (2.6, 3.2, 4.0)
 """The same, for nuclei as wide as on slides."""
 
 
-def examples(folder: Path) -> list[Example]:
-    """All images at all sizes."""
-    result = []
+def examples(folder: Path) -> tuple[list[Example], float]:
+    """All images at all sizes, and the median area of their nuclei."""
+    result, areas = [], []
     for kind, scales in (("images", (AS_THEY_ARE,)), ("balanced", BALANCED)):
         for pair in find_pairs(folder / kind, folder / "masks"):
             image = load_pair(pair, instances=True)
-            result += [to_example(image, scale=scale, instances=True) for scale in scales]
-    return result
+            for scale in scales:
+                result.append(to_example(image, scale=scale, instances=True))
+                areas.append(object_areas(image, scale=scale))
+    return result, float(np.median(np.concatenate(areas)))
 
 
 def main() -> None:
@@ -49,10 +53,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     network, card = load_pretext(resolve(arguments.pretext))
-    spec = SegmenterSpec(network.config, ("background", "nucleus"), MPP, instances=True)
+    data, area = examples(arguments.folder)
+    spec = SegmenterSpec(network.config, ("background", "nucleus"), MPP, instances=True, object_area=area)
     for event in fine_tune(
         build_segmenter(spec, start=network.state_dict()),
-        examples(arguments.folder),
+        data,
         [],
         compute=choose_compute("cpu"),
         settings=FineTuneSettings(),

@@ -86,6 +86,7 @@ def test_objects_are_learned_from_ids_and_from_binary_masks(
     assert card["classes"] == ["background", "object"]
     # Discs are 15 pixels wide: a mask's size is that of its discs, not of all of it.
     assert card["mpp"] == pytest.approx(0.5)
+    assert card["object_area"] == pytest.approx(np.pi * 7.5**2, rel=0.15)
 
 
 @pytest.mark.usefixtures("library")

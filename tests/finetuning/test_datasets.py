@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.exchange.pairs import LabelledImage
-from napari_genselfdiff.finetuning.datasets import choose_resolution, to_example
+from napari_genselfdiff.finetuning.datasets import choose_resolution, object_areas, to_example
 
 
 def discs(radius: float, *, count: int = 4, side: int = 400) -> NDArray[np.int32]:
@@ -90,3 +90,13 @@ def test_labels_without_an_object_are_told() -> None:
     for image in (labelled(empty), labelled(discs(10, side=50), invalid)):
         with pytest.raises(UserError, match="the labels hold no object"):
             choose_resolution([image], mpp=0.5, instances=True)
+
+
+def test_areas_of_objects_are_in_model_pixels_and_strokes_have_none() -> None:
+    ids = discs(20)
+    areas = object_areas(labelled(ids), scale=2.0)
+    np.testing.assert_allclose(areas, np.pi * 10**2, rtol=0.02)
+    np.testing.assert_array_equal(object_areas(labelled((ids > 0).astype(np.uint8)), scale=2.0), areas)
+    valid = np.ones(ids.shape, bool)
+    valid[:, 200:] = False
+    assert not object_areas(labelled(ids, valid), scale=2.0).size

@@ -83,19 +83,3 @@ def test_labels_and_confidence() -> None:
     prediction = Prediction((0, 0), 1.0, planes, None)
     assert prediction.labels.tolist() == [[0, 2, 0]]
     assert prediction.confidence.tolist() == [[200, 215, 0]]  # nothing was predicted in the last pixel
-
-
-def test_objects_without_and_with_a_distance_map() -> None:
-    y, x = np.mgrid[:40, :60]
-    first, second = np.hypot(y - 20, x - 20) < 12, np.hypot(y - 20, x - 38) < 12
-    foreground = np.where(first | second, 250, 5).astype(np.uint8)
-    planes = np.stack([255 - foreground, foreground])
-    assert Prediction((0, 0), 1.0, planes, None).instances().max() == 1  # touching: one part
-
-    depth = np.maximum(12 - np.hypot(y - 20, x - 20), 12 - np.hypot(y - 20, x - 38)).clip(0) / 12
-    apart = Prediction((0, 0), 1.0, planes, (depth * 255).astype(np.uint8)).instances()
-    assert apart.dtype == np.int32
-    assert apart.max() == 2
-    assert apart[20, 12] == 1
-    assert apart[20, 46] == 2
-    assert ((apart > 0) == (foreground > 100)).all()

@@ -14,7 +14,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.finetuning.examples import Example, held_out_cells
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.instances import distance_target, label_instances
+from napari_genselfdiff.segmentation.instances import distance_target, label_instances, separation
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
 from napari_genselfdiff.segmentation.store import finest_layer
@@ -71,7 +71,7 @@ def correction_examples(
         rgb = slide.read_scaled(y, x, height, width, scale=scale)
         codes = _codes_on_grid(annotations, slide.shape, (y, x, height, width), scale, box)
         said = predict_image(segmenter, rgb, compute)
-        example = _example(f"{box.y},{box.x}", rgb, codes, said)
+        example = _example(f"{box.y},{box.x}", rgb, codes, said, segmenter.spec.object_area)
         mask = held_out_cells((height, width), cell=CELL, origin=(y, x))
         whole.append(example)
         training.append(example.weighted(~mask))
@@ -83,7 +83,13 @@ def correction_examples(
     return training, held_out
 
 
-def _example(name: str, rgb: NDArray[np.uint8], codes: NDArray[np.uint8], said: Prediction) -> Example:
+def _example(
+    name: str,
+    rgb: NDArray[np.uint8],
+    codes: NDArray[np.uint8],
+    said: Prediction,
+    object_area: float | None,
+) -> Example:
     drawn = codes > 0
     labels = np.where(drawn, classes_of(codes), said.labels).astype(np.uint8)
     weight = np.where(said.confidence > CONFIDENT, np.float32(SELF_WEIGHT), np.float32(0))
@@ -91,7 +97,7 @@ def _example(name: str, rgb: NDArray[np.uint8], codes: NDArray[np.uint8], said: 
     distance = None
     if said.distance is not None:
         # The model's own distance map separates nuclei that a person's drawing left touching.
-        ids = label_instances(labels > 0, said.distance / np.float32(255))
+        ids = label_instances(labels > 0, said.distance / np.float32(255), separation(object_area))
         distance = distance_target(ids)
     return Example(name, rgb, labels, weight, distance)
 

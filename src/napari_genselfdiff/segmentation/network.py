@@ -48,6 +48,8 @@ class SegmenterSpec:
         Time step that conditions the network.
     downsample : float
         Input pixels a model pixel; only used when ``mpp`` is None.
+    object_area : float or None
+        Median area of the objects that it learned, in model pixels; None when it is not known.
     """
 
     config: UNetConfig
@@ -56,6 +58,7 @@ class SegmenterSpec:
     instances: bool = False
     timestep: int = DEFAULT_TIMESTEP
     downsample: float = 1.0
+    object_area: float | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.classes) <= MAX_CLASSES:
@@ -80,6 +83,7 @@ class SegmenterSpec:
             "instances": self.instances,
             "timestep": self.timestep,
             "downsample": self.downsample,
+            "object_area": self.object_area,
             "input_range": [-1, 1],
         }
 
@@ -118,6 +122,7 @@ class SegmenterSpec:
             instances=card["instances"],
             timestep=card["timestep"],
             downsample=card["downsample"],
+            object_area=card.get("object_area"),  # older weights do not say
         )
 
 

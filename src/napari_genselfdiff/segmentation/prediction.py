@@ -72,17 +72,6 @@ class Prediction:
         distance = None if self.distance is None else resize(self.distance)
         return Prediction((y, x), 1.0, planes, distance)
 
-    def instances(self) -> NDArray[np.int32]:
-        """Ids of the objects (all classes but the background), shape (height, width)."""
-        from napari_genselfdiff.segmentation.instances import label_instances
-
-        foreground = self.labels > 0
-        if self.distance is None:
-            from scipy import ndimage
-
-            return cast("NDArray[np.int32]", ndimage.label(foreground)[0].astype(np.int32))
-        return label_instances(foreground, self.distance / np.float32(255))
-
 
 class _Span(NamedTuple):
     """One side of a region on the grid of a prediction, which grew by ``beyond`` pixels to hold it."""

@@ -23,7 +23,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Clock, Finished, Progress
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.inference import BLOCK, predict_region
-from napari_genselfdiff.segmentation.instances import label_instances
+from napari_genselfdiff.segmentation.instances import label_instances, separation
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
 from napari_genselfdiff.slides import Slide
@@ -41,8 +41,6 @@ OBJECT_BLOCK = 3072
 """Side in level-0 pixels of the blocks in which objects are separated."""
 OBJECT_REACH = 128
 """Model pixels around a block that are seen with it; the median object is about 16 wide."""
-LEAST_OBJECT = 12
-"""Smaller objects are dropped, in model pixels."""
 COARSE = 0.5
 
 
@@ -142,7 +140,7 @@ def segment_region(
         return Segmentation(labels, None)
     yield Progress(region.height, region.height, "separating objects", None)
     ids = _plane(shape, np.int32, scratch)
-    number_objects(labels, distance, scale=scale, out=ids)
+    number_objects(labels, distance, scale=scale, object_area=segmenter.spec.object_area, out=ids)
     return Segmentation(labels, ids)
 
 
@@ -151,6 +149,7 @@ def number_objects(
     distance: NDArray[np.uint8] | None,
     *,
     scale: float,
+    object_area: float | None = None,
     out: NDArray[np.int32],
     block: int = OBJECT_BLOCK,
 ) -> int:
@@ -164,6 +163,8 @@ def number_objects(
         Distance map, 0 to 255; without one, objects that touch are one.
     scale : float
         Pixels a model pixel.
+    object_area : float or None
+        Usual area of an object in model pixels.
     out : ndarray of int32, shape (height, width)
         All zero; receives the ids.
     block : int
@@ -182,7 +183,7 @@ def number_objects(
     height, width = labels.shape
     reach = math.ceil(OBJECT_REACH * scale)
     block = max(block, 2 * reach)
-    count = 0
+    count, how = 0, separation(object_area, scale=scale)
     for y in range(0, height, block):
         for x in range(0, width, block):
             top, left = max(0, y - reach), max(0, x - reach)
@@ -191,7 +192,7 @@ def number_objects(
             if not foreground.any():
                 continue
             ridges = foreground if distance is None else distance[view] / np.float32(255)
-            found = label_instances(foreground, ridges, min_area=math.ceil(LEAST_OBJECT * min(scale, 8) ** 2))
+            found = label_instances(foreground, ridges, how)
             core = found[y - top : y - top + block, x - left : x - left + block]
             count = _merge(found, core, out[view], count)
     return count

@@ -17,7 +17,7 @@ from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress
 from napari_genselfdiff.exchange.pairs import LabelledImage, Pair, find_pairs, load_pair, load_pairs
-from napari_genselfdiff.finetuning.datasets import choose_resolution, separated, to_example
+from napari_genselfdiff.finetuning.datasets import choose_resolution, object_areas, separated, to_example
 from napari_genselfdiff.finetuning.examples import HELD_OUT_SHARE, Example, split_examples
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
 from napari_genselfdiff.models import library
@@ -146,6 +146,7 @@ def finetune(
     resolutions = [resolution_of(pair.image, mpp) for pair in pairs]
     work_mpp, downsample = _resolution(pairs, resolutions, start, target_mpp, instances)
     examples: list[Example] = []
+    areas: list[float] = []
     classes, clock = 0, Clock()
     for index, (pair, known) in enumerate(zip(pairs, resolutions, strict=True)):
         if cancel.cancelled:
@@ -155,6 +156,7 @@ def finetune(
         image = load_pair(pair, instances=instances)
         scale = downsample if work_mpp is None or known is None else work_mpp / known
         examples.append(to_example(image, scale=scale, instances=instances))
+        areas += object_areas(image, scale=scale).tolist() if instances else []
         classes = max(classes, 2 if instances else _highest(image) + 1)
     if classes > MAX_CLASSES:
         raise UserError(
@@ -168,7 +170,12 @@ def finetune(
         instances = True
         examples = [replace(e, distance=distance_target(separated(e.labels))) for e in examples]
     spec = SegmenterSpec(
-        start.config, _names(classes, old, instances), work_mpp, instances, downsample=downsample
+        start.config,
+        _names(classes, old, instances),
+        work_mpp,
+        instances,
+        downsample=downsample,
+        object_area=statistics.median(areas) if areas else getattr(old, "object_area", None),
     )
     segmenter, continued = _model(spec, start, seed)
     training, held_out = split_examples(examples)
