@@ -45,8 +45,8 @@ def separation(object_area: float | None, *, scale: float = 1.0) -> Separation:
     The network blurs its distance map by a pixel or two. Between two nuclei of radius 5 the valley is filled
     to about a third of the ridges' height, between two glands of radius 25 hardly at all, and the ridge of a
     long gland has dips that are no border. So the larger the objects, the lower the markers:
-    ``0.15 + 1.5 / radius``, between 0.2 and 0.45; and the wider the smoothing, a tenth of the diameter. Chosen
-    on the training parts of MoNuSeg and GlaS: object F1 of glands rose from 0.49 to 0.72.
+    ``0.15 + 1.5 / radius``, between 0.2 and 0.45; and the wider the smoothing, a tenth of the diameter.
+    Chosen on the training parts of MoNuSeg and GlaS: object F1 of glands rose from 0.49 to 0.72.
     """
     least = LEAST_AREA * min(scale, 8) ** 2
     if not object_area:
