@@ -6,7 +6,6 @@ small multi-layer perceptrons, each a pixel by itself. Unlike there, the image i
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from forest import labelled_pixels, prediction
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.segmentation.prediction import Prediction
+from probe import recalibrated
 
 TIMES = (50, 150)
 ENSEMBLE = 5
@@ -43,7 +42,7 @@ class Frozen:
     """
 
     def __init__(self, network: UNet, data: Sequence[Example], *, seed: int) -> None:
-        self.network = recalibrated(network, data)
+        self.network = recalibrated(network, [example.rgb for example in data], TIMES[0])
         inputs, targets = labelled_pixels(data, self.features, seed=seed)
         self.classifiers: list[Any] = []
         for index in range(ENSEMBLE):
@@ -71,21 +70,3 @@ class Frozen:
         measured = self.features(rgb)
         flat = measured.reshape(-1, measured.shape[-1])
         return prediction(np.mean([one.predict(flat) for one in self.classifiers], axis=0), rgb.shape[:2])
-
-
-@torch.no_grad()
-def recalibrated(network: UNet, data: Sequence[Example]) -> UNet:
-    """A copy whose batch normalisation has the statistics of clean images, not of noisy ones."""
-    result = copy.deepcopy(network)
-    for module in result.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over all that it sees
-            module.train()
-    stride = network.config.stride
-    for example in data:
-        height, width = (side // stride * stride for side in example.labels.shape)
-        x = to_unit_range(example.rgb[None, :height, :width])
-        for time in TIMES:
-            result.pyramid(x, torch.tensor([time]))
-    return result.eval()
