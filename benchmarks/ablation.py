@@ -13,7 +13,7 @@ Stages:
    part, and a linear classifier on its frozen features (`probe`) says what it knows, with 1, 3, 8 and all
    labelled images of the other folds, three draws of them.
 2. ``fine-tune``: the pretexts of ``--names`` are fine-tuned, one fold a draw, with each of
-   ``--learning-rates``; ``chance`` is training from scratch.
+   ``--learning-rates`` and ``--body-rates``; ``chance`` is training from scratch.
 3. ``network``: `NETWORKS` from scratch, with their speed.
 
 Rows that the JSON file holds are not computed again. Several processes may share ``--work`` with different
@@ -184,7 +184,7 @@ def fine_tuned(
     data: list[Example],
     trial: Trial,
     steps: int,
-    rate: float,
+    rates: tuple[float, float],
 ) -> float:
     """Dice of a fine-tuned network on the images of a trial."""
     compute = choose_compute("cpu")
@@ -195,7 +195,7 @@ def fine_tuned(
         [data[i] for i in trial.learn],
         [],
         compute=compute,
-        settings=FineTuneSettings(seed=trial.draw, learning_rate=rate),
+        settings=FineTuneSettings(seed=trial.draw, learning_rate=rates[0], body_rate=rates[1]),
         score_before=False,
         steps=steps,
     )
@@ -267,11 +267,13 @@ def print_tables(rows: list[Row]) -> None:
                 f"| start | learning rate | Mpx/s | {' | '.join(LABELS)} |\n{'| --- ' * (len(LABELS) + 3)}|"
             )
             here = [row for row in trained if (row["set"], row["fine_tune_steps"]) == (name, steps)]
-            for start, rate in dict.fromkeys((row["name"], row["learning_rate"]) for row in here):
-                same = [row for row in here if (row["name"], row["learning_rate"]) == (start, rate)]
+            named = [((row["name"], row["learning_rate"], row["body_rate"]), row) for row in here]
+            for kind in dict.fromkeys(name for name, _ in named):
+                same = [row for name, row in named if name == kind]
+                start, rate, body = kind
                 cells = [spread([r["dice"] for r in same if r["labels"] == labels]) for labels in LABELS]
                 fast = same[0].get("mpx_per_second", "-")
-                print(f"| {Path(start).stem} | {rate:g} | {fast} | {' | '.join(cells)} |")
+                print(f"| {Path(start).stem} | {rate:g} | {body:g} | {fast} | {' | '.join(cells)} |")
 
 
 def parsed() -> argparse.Namespace:
@@ -288,6 +290,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=500, help="of the pretexts")
     parser.add_argument("--fine-tune-steps", type=int, default=300)
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[FineTuneSettings.learning_rate])
+    parser.add_argument("--body-rates", type=float, nargs="+", default=[FineTuneSettings.body_rate])
     return parser.parse_args()
 
 
@@ -313,13 +316,14 @@ def main() -> None:
                 start = None if networks or name == "chance" else starts(name, task, arguments, seed)[0]
                 if networks:
                     key |= {"mpx_per_second": round(speed(config), 3)}
-                for rate, trial in product(arguments.learning_rates, trials(task, one_fold=True)):
+                every = product(arguments.learning_rates, arguments.body_rates, trials(task, one_fold=True))
+                for rate, body, trial in every:
                     steps = arguments.fine_tune_steps
                     row = key | {"labels": trial.labels, "draw": trial.draw}
-                    row |= {"fine_tune_steps": steps, "learning_rate": rate}
+                    row |= {"fine_tune_steps": steps, "learning_rate": rate, "body_rate": body}
                     identity = {k: v for k, v in row.items() if k != "mpx_per_second"}
                     if trial.labels in arguments.labels and not table.has(**identity):
-                        dice = fine_tuned(config, start, task, data, trial, steps=steps, rate=rate)
+                        dice = fine_tuned(config, start, task, data, trial, steps=steps, rates=(rate, body))
                         table.add(row | {"dice": round(dice, 4)})
     print_tables(table.rows)
 

@@ -87,6 +87,26 @@ def test_a_model_that_knows_the_task_keeps_the_statistics_of_its_features(fixed:
     assert not same(weights(start), weights(trained))
 
 
+def test_the_body_moves_at_its_own_rate() -> None:
+    start = segmenter()
+    before = weights(start)
+    moved = {}
+    for rate in (0.0, 0.1, 1.0):
+        settings = replace(QUICK, body_rate=rate, weight_decay=0)
+        after = weights(result(run(start, settings=settings, held_out=[])).segmenter)
+        moved[rate] = {
+            part: max(
+                float((after[name] - before[name]).abs().max())
+                for name, _ in start.named_parameters()
+                if ("output" in name) == (part == "head")
+            )
+            for part in ("head", "body")
+        }
+    assert moved[0.0]["body"] == 0
+    assert 0 < moved[0.1]["body"] < 0.3 * moved[1.0]["body"]
+    assert min(move["head"] for move in moved.values()) > 0
+
+
 def test_an_easy_task_is_learned_in_30_steps() -> None:
     events = run(segmenter(), steps=30)
     losses = [event.loss for event in events if isinstance(event, LossPoint)]

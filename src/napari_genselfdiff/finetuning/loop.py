@@ -32,6 +32,8 @@ class FineTuneSettings:
         Side of the patches in pixels, and patches a step.
     learning_rate : float
         AdamW's highest; warmed up over the first twentieth of the run, then falling as a cosine.
+    body_rate : float
+        Learning rate of all but the output layer, in multiples of ``learning_rate``.
     weight_decay : float
     ema : float
         Decay of the moving average of the weights, which is what is scored and kept.
@@ -48,6 +50,7 @@ class FineTuneSettings:
     patch: int = 128
     batch: int = 8
     learning_rate: float = 1e-3
+    body_rate: float = 1.0
     weight_decay: float = 1e-4
     ema: float = 0.99
     loss: str = "dice"
@@ -135,8 +138,11 @@ def fine_tune(
         limit = None if seconds is None else max(seconds * 0.5, seconds - clock.seconds - 1.2 * scoring)
         trainee = copy_segmenter(segmenter).to(device)
         average = copy.deepcopy(trainee).requires_grad_(False)
+        head = list(trainee.unet.output.parameters())
+        own = {id(parameter) for parameter in head}
+        body = [parameter for parameter in trainee.parameters() if id(parameter) not in own]
         optimizer = torch.optim.AdamW(
-            trainee.parameters(),
+            [{"params": head, "share": 1.0}, {"params": body, "share": settings.body_rate}],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=device.type in ("cpu", "cuda"),
@@ -147,7 +153,7 @@ def fine_tune(
             if share >= 1:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _learning_rate(share)
+                group["lr"] = settings.learning_rate * group["share"] * _learning_rate(share)
             batch = sampler.batch(step, settings.batch)
             _to_training_mode(trainee, fixed_statistics=settings.fixed_statistics)
             losses.append(_train_step(trainee, optimizer, batch, compute, device, LOSSES[settings.loss]))
