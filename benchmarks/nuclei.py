@@ -4,8 +4,9 @@
     python benchmarks/nuclei.py runs/nuinsseg/train --output runs/nuclei.safetensors
 
 Measured in pixels, the nuclei of NuInsSeg are 1.7 times as wide as those of slides at the same magnification,
-its images are darker and blurred. A segmenter that is trained on them as they are does not find the nuclei of
-slides. So it is trained on images whose white balance is right, at several sizes, and once as they are.
+its images are darker, and too blurred to show chromatin. A segmenter that is trained on them as they are does
+not find the nuclei of slides. So it is trained on images whose white balance is right, at several sizes, and
+once as they are, with chromatin painted in.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from napari_genselfdiff.compute import choose_compute
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import Finished, LossPoint
 from napari_genselfdiff.exchange.pairs import find_pairs, load_pair
+from napari_genselfdiff.finetuning.augmentation import Appearance
 from napari_genselfdiff.finetuning.datasets import object_areas, to_example
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
@@ -28,8 +30,9 @@ from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segment
 MPP = 0.5
 AS_THEY_ARE = 2.0
 """Pixels of an image a pixel of the model, if the images' 0.25 um/px is right."""
-BALANCED = (2.6, 3.2, 4.0)
-"""The same, for nuclei as wide as on slides."""
+BALANCED = (1.4, 2.0, 2.8, 4.0)
+"""The same, for nuclei as wide as small and large ones on slides."""
+APPEARANCE = Appearance(texture=0.6)
 
 
 def examples(folder: Path) -> tuple[list[Example], float]:
@@ -60,7 +63,7 @@ def main() -> None:
         data,
         [],
         compute=choose_compute("cpu"),
-        settings=FineTuneSettings(),
+        settings=FineTuneSettings(appearance=APPEARANCE),
         score_before=False,
         steps=arguments.steps,
     ):

@@ -9,9 +9,10 @@ from skimage.color import rgb2hed
 from napari_genselfdiff.finetuning.augmentation import Appearance, vary_appearance
 
 ALL = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1).reshape(18, -1, 3)
-NONE = Appearance(*[0.0] * 7)
-STAIN = Appearance(0.4, *[0.0] * 6)
+NONE = Appearance(*[0.0] * 8)
+STAIN = Appearance(0.4, *[0.0] * 7)
 LIGHT = Appearance(0, 0, 0, 0.25, 0, 0, 0)
+TEXTURE = Appearance(*[0.0] * 7, 0.6)
 FOCUS = Appearance(*[0.0] * 5, 2.5, 1.0)
 PURPLE: NDArray[np.uint8] = np.full((4, 4, 3), (120, 70, 150), np.uint8)
 
@@ -76,3 +77,11 @@ def test_half_is_sharpened_a_quarter_blurred_and_a_quarter_left() -> None:
     sharper, softer = np.mean([s > 100 for s in steps]), np.mean([s < 100 for s in steps])
     assert 0.4 < sharper < 0.6
     assert 0.08 < softer < 0.3  # the least blur is hardly one
+
+
+def test_every_second_image_gets_a_texture_that_leaves_glass_alone() -> None:
+    plain = np.full((32, 32, 3), (120, 70, 150), np.uint8)
+    plain[:, 16:] = 255
+    varied = [vary_appearance(plain, rng(seed), TEXTURE) for seed in range(200)]
+    assert 0.4 < np.mean([np.ptp(image[:, :16, 0].astype(int)) > 3 for image in varied]) < 0.6
+    assert all((image[:, 16:] == 255).all() for image in varied)

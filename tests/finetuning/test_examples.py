@@ -26,7 +26,7 @@ def example(name: str = "a", height: int = 60, width: int = 80, **parts: Any) ->
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches without a change of colour or size."""
-    monkeypatch.setattr(module, "vary_appearance", lambda rgb, rng: np.ascontiguousarray(rgb))
+    monkeypatch.setattr(module, "vary_appearance", lambda rgb, *_: np.ascontiguousarray(rgb))
     monkeypatch.setattr(module, "ZOOM", 1.0)
 
 
@@ -165,7 +165,7 @@ def test_image_labels_weight_and_distance_are_cut_and_turned_alike() -> None:
 def test_patches_show_tissue_at_several_sizes_and_labels_follow_the_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "vary_appearance", lambda rgb, rng: rgb)
+    monkeypatch.setattr(module, "vary_appearance", lambda rgb, *_: rgb)
     yy, xx = np.mgrid[:200, :200]
     disc = (np.hypot(yy - 100, xx - 100) < 20).astype(np.uint8)
     rgb = np.repeat(disc[..., None] * np.uint8(255), 3, axis=2)

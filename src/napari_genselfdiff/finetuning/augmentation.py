@@ -13,6 +13,8 @@ from napari_genselfdiff.diffusion.stain import STAINS, UNMIX
 RADIUS = 1.0
 """Gaussian sigma in pixels of the detail that is sharpened."""
 LEAST_BLUR = 0.3
+GRAIN = (0.6, 2.5)
+"""Gaussian sigma in pixels of the texture."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Appearance:
         Every second image is sharpened (unsharp mask) by up to this much: scanners do it, more or less.
     blur : float
         Every fourth image is blurred, by a Gaussian of at most this sigma in pixels.
+    texture : float
+        Every second image's optical density is multiplied by the exponential of smooth noise (sigma 0.6 to
+        2.5 pixels) with a standard deviation of up to this: chromatin, for training images that are too
+        blurred to show it.
     """
 
     strength: float = 0.4
@@ -42,6 +48,7 @@ class Appearance:
     tint: float = 0.06
     sharpness: float = 2.5
     blur: float = 1.0
+    texture: float = 0.0
 
 
 def vary_appearance(
@@ -75,4 +82,9 @@ def vary_appearance(
     elif 0.5 <= focus < 0.75 and how.blur:
         sigma = LEAST_BLUR + amount * (how.blur - LEAST_BLUR)
         density = ndimage.gaussian_filter(density, (sigma, sigma, 0))
+    if how.texture and rng.random() < 0.5:
+        noise = rng.standard_normal(density.shape[:2])
+        noise = ndimage.gaussian_filter(noise, np.exp(rng.uniform(*np.log(GRAIN))))
+        amount = rng.uniform(0, how.texture)
+        density *= np.exp(amount / noise.std() * noise).astype(np.float32)[..., None]
     return (np.exp(-density) * 256 - 1).round().clip(0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from napari_genselfdiff.diffusion.patches import to_unit_range
-from napari_genselfdiff.finetuning.augmentation import vary_appearance
+from napari_genselfdiff.finetuning.augmentation import Appearance, vary_appearance
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -120,12 +120,22 @@ class PatchSampler:
     size : int
         Side of the patches in pixels.
     seed : int
+    appearance : Appearance, optional
+        How far their look may change.
     """
 
-    def __init__(self, examples: Sequence[Example], *, size: int, seed: int) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        size: int,
+        seed: int,
+        appearance: Appearance | None = None,
+    ) -> None:
         self.examples = [_padded(example, size) for example in examples if example.weight.any()]
         self.size = size
         self.seed = seed
+        self.appearance = appearance or Appearance()
         # Places of labelled pixels on a coarse lattice: cheap to draw from, whatever the image's size.
         self._centres = [np.argwhere(example.weight[::4, ::4] > 0) * 4 for example in self.examples]
         self._centres = [
@@ -174,7 +184,7 @@ class PatchSampler:
             rgb = np.asarray(resized)
         return Example(
             example.name,
-            vary_appearance(turned(rgb), rng),
+            vary_appearance(turned(rgb), rng, self.appearance),
             cut(example.labels),
             cut(example.weight),
             None if example.distance is None else cut(example.distance),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.pretraining import follow
 from napari_genselfdiff.errors import OutOfMemoryError, UserError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, LossPoint, Progress
+from napari_genselfdiff.finetuning.augmentation import Appearance
 from napari_genselfdiff.finetuning.examples import Example, PatchBatch, PatchSampler
 from napari_genselfdiff.finetuning.scoring import mean_dice
 from napari_genselfdiff.segmentation.losses import LOSSES, Loss, distance_loss
@@ -43,6 +44,8 @@ class FineTuneSettings:
     fixed_statistics : bool
         Whether batch normalisation keeps the statistics that the model came with: right for one that knows
         the task and now sees a few corrected places, whose statistics are not those of the slide.
+    appearance : Appearance
+        How far the look of the patches may change.
     seed : int
         Seed of the patches.
     """
@@ -55,6 +58,7 @@ class FineTuneSettings:
     ema: float = 0.99
     loss: str = "dice"
     fixed_statistics: bool = False
+    appearance: Appearance = field(default_factory=Appearance)
     seed: int = 0
 
 
@@ -124,7 +128,7 @@ def fine_tune(
     settings = settings or FineTuneSettings()
     cancel = cancel or CancelToken()
     clock = Clock()
-    sampler = PatchSampler(training, size=settings.patch, seed=settings.seed)
+    sampler = PatchSampler(training, size=settings.patch, seed=settings.seed, appearance=settings.appearance)
     if not len(sampler):
         raise UserError("there is nothing to train on", None, "label some pixels of each class first")
     if seconds is None and steps is None:
