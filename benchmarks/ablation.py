@@ -263,9 +263,8 @@ def print_tables(rows: list[Row]) -> None:
         trained = [row for row in rows if row["stage"] == stage]
         for name, steps in dict.fromkeys((row["set"], row["fine_tune_steps"]) for row in trained):
             print(f"\n{name}: {stage}, {steps} steps\n")
-            print(
-                f"| start | learning rate | Mpx/s | {' | '.join(LABELS)} |\n{'| --- ' * (len(LABELS) + 3)}|"
-            )
+            print(f"| start | learning rate | body | Mpx/s | {' | '.join(LABELS)} |")
+            print("| --- " * (len(LABELS) + 4) + "|")
             here = [row for row in trained if (row["set"], row["fine_tune_steps"]) == (name, steps)]
             named = [((row["name"], row["learning_rate"], row["body_rate"]), row) for row in here]
             for kind in dict.fromkeys(name for name, _ in named):

@@ -116,7 +116,7 @@ def test_a_long_gland_with_a_dip_in_its_ridge_stays_one_and_specks_go() -> None:
 def test_nuclei_survive_the_round_trip(nuclei: list[np.ndarray]) -> None:
     scores = [aji(label_instances(ids > 0, distance_target(ids)), ids) for ids in nuclei]
     assert min(scores) >= 0.9
-    assert np.mean(scores) >= 0.95
+    assert np.mean(scores) >= 0.97
 
 
 def test_noise_on_the_distance_does_little_harm(nuclei: list[np.ndarray]) -> None:
@@ -125,7 +125,7 @@ def test_noise_on_the_distance_does_little_harm(nuclei: list[np.ndarray]) -> Non
     for ids in nuclei:
         noisy = distance_target(ids) + 0.1 * rng.standard_normal(ids.shape)
         scores.append(aji(label_instances(ids > 0, noisy), ids))
-    assert min(scores) >= 0.88
+    assert min(scores) >= 0.9
 
 
 def test_a_megapixel_takes_less_than_half_a_second(nuclei: list[np.ndarray]) -> None:

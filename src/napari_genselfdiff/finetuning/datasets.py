@@ -76,7 +76,7 @@ def separated(mask: NDArray[Any]) -> NDArray[np.int32]:
 
     foreground = mask > 0
     distance = distance_target(ndimage.label(foreground)[0])
-    return label_instances(foreground, distance, Separation(marker=0.55, min_area=0))
+    return label_instances(foreground, distance, Separation(min_area=0))
 
 
 def choose_resolution(

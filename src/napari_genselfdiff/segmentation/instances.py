@@ -23,9 +23,9 @@ LEAST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Separation:
-    """How objects are told apart, see `label_instances`."""
+    """How objects are told apart, see `label_instances`; by default, where their usual size is not known."""
 
-    marker: float = 0.45
+    marker: float = 0.55
     smoothing: float = 1.0
     min_area: int = 12
 
