@@ -1,9 +1,10 @@
 """Other inference engines than eager torch: speed and difference in probability, on this machine's CPU.
 
-Two networks, one tile of 1,024 x 1,024 pixels, float32 where nothing else is said: `compact` with random
-weights, its batch normalisation folded into the convolutions, and the bundled nuclei segmenter. The engines
-take turns, so that whatever else the machine does slows all of them. What is not installed is named and
-left out.
+Two networks, one tile of the size that the plugin uses, float32 where nothing else is said: `compact` with
+random weights, its batch normalisation folded into the convolutions, and the bundled nuclei segmenter. The
+engines, each in a process of its own, take turns, so that whatever else the machine does slows all of them.
+In its turn an engine makes some passes in succession, as for a region: the first pass after a pause is
+slower, torch's most of all. What is not installed is named and left out.
 
     pip install onnxruntime onnx openvino
     python benchmarks/engines.py --images runs/nuinsseg/held-out/images --json docs/benchmarks/engines.json
@@ -18,6 +19,7 @@ import importlib
 import importlib.metadata
 import io
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -25,6 +27,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -50,10 +53,13 @@ from napari_genselfdiff.segmentation.network import (
 SPEED_BAR = 1.5
 DIFFERENCE_BAR = 1e-3
 REFERENCE = "torch"
+RANDOM = "compact, folded, random"
 REDUCED = {"OpenVINO default precision", "torch bfloat16 autocast"}
 """Not held to float32, so not candidates: how far they are off depends on the weights."""
-PAUSE = 0.05
-"""Seconds between two passes: the idle threads of an engine spin for a moment and would slow the next one."""
+PAUSE = 0.3
+"""Seconds between two turns: the threads of an engine still spin for a moment and would slow the next one."""
+PASSES = 4
+"""Passes in a turn; the first one does not count."""
 
 Run = Callable[[], NDArray[np.float32]]
 """One pass over the tile; returns (1, channels, height, width) probabilities, the distance last."""
@@ -236,41 +242,64 @@ def random_compact(x: Tensor) -> Segmenter:
     return segmenter.eval()
 
 
-def prepared(
-    job: Job, names: list[str]
-) -> tuple[dict[str, Run], dict[str, NDArray[np.float32]], dict[str, str]]:
-    """Engines that work, warmed up, what they computed, and why the others do not."""
-    runs, outputs, missing = {}, {}, {}
-    for name in names:
+def job(network: str, images: Path | None, threads: int) -> Job:
+    """The network of this name and the tile."""
+    torch.set_num_threads(threads)
+    x = to_unit_range(tile(images)[None])
+    segmenter = random_compact(x) if network == RANDOM else load_segmenter(resolve(network))
+    return Job(Probabilities(segmenter.for_inference()).eval(), x, threads)
+
+
+class Worker:
+    """One engine in a process of its own: the waiting threads of one slow the others down in the same."""
+
+    run: Run
+
+    def __init__(self, engine: str, network: str, images: Path | None, threads: int) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self.output = self.pool.submit(_prepare, engine, network, images, threads).result()
+
+    def seconds(self) -> float:
+        """Seconds a pass, in one turn."""
+        return self.pool.submit(_time).result()
+
+
+def _prepare(engine: str, network: str, images: Path | None, threads: int) -> NDArray[np.float32]:
+    Worker.run = staticmethod(ENGINES[engine](job(network, images, threads)))
+    Worker.run()
+    return Worker.run().copy()
+
+
+def _time() -> float:
+    Worker.run()
+    start = time.perf_counter()
+    for _ in range(PASSES - 1):
+        Worker.run()
+    return (time.perf_counter() - start) / (PASSES - 1)
+
+
+def measured(
+    network: str, names: list[str], rounds: int, images: Path | None, threads: int
+) -> dict[str, Any]:
+    """Medians, ratios and differences of the engines for one network."""
+    workers, missing = {}, {}
+    for name in [REFERENCE, *(name for name in names if name != REFERENCE)]:
         try:
-            run = ENGINES[name](job)
-            run()
-            outputs[name] = run().copy()
-            runs[name] = run
+            workers[name] = Worker(name, network, images, threads)
         except EngineMissing as error:
             missing[name] = str(error)
         except Exception as error:  # noqa: BLE001 - whatever one engine fails with, the others are measured
             missing[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    return runs, outputs, missing
-
-
-def one_round(runs: dict[str, Run], seconds: dict[str, list[float]], first: int) -> None:
-    """Time each engine once, beginning with another one in each round."""
-    names = list(runs)
-    first %= len(names)
-    for name in names[first:] + names[:first]:
-        time.sleep(PAUSE)
-        start = time.perf_counter()
-        runs[name]()
-        seconds[name].append(time.perf_counter() - start)
-
-
-def measured(job: Job, rounds: int, names: list[str]) -> dict[str, Any]:
-    """Medians, ratios and differences of the engines for one network."""
-    runs, outputs, missing = prepared(job, [REFERENCE, *(name for name in names if name != REFERENCE)])
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(rounds):
-        one_round(runs, seconds, index)
+    outputs = {name: worker.output for name, worker in workers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    for first in range(rounds):
+        order = list(workers)
+        first %= len(order)
+        for name in order[first:] + order[:first]:  # another one begins in each round
+            time.sleep(PAUSE)
+            seconds[name].append(workers[name].seconds())
+    for worker in workers.values():
+        worker.pool.shutdown()
     engines = {}
     for name, output in outputs.items():
         difference = np.abs(output - outputs[REFERENCE])
@@ -310,13 +339,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the report here")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(arguments.threads)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    x = to_unit_range(tile(arguments.images)[None])
-    networks = {
-        "compact, folded, random": random_compact(x),
-        f"{DEFAULT_SEGMENTER} (bundled)": load_segmenter(resolve(DEFAULT_SEGMENTER)),
-    }
     report = {
         "version": __version__,
         "machine": {
@@ -330,15 +353,8 @@ def main() -> None:
         "content": "mosaic of 16 images" if arguments.images else "noise",
         "bars": {"times_as_fast": SPEED_BAR, "largest_difference": DIFFERENCE_BAR},
         "networks": {
-            name: {
-                "norm": segmenter.spec.config.norm,
-                **measured(
-                    Job(Probabilities(segmenter.for_inference()).eval(), x, arguments.threads),
-                    arguments.rounds,
-                    arguments.only,
-                ),
-            }
-            for name, segmenter in networks.items()
+            network: measured(network, arguments.only, arguments.rounds, arguments.images, arguments.threads)
+            for network in (RANDOM, DEFAULT_SEGMENTER)
         },
     }
     text = json.dumps(report, indent=2)
