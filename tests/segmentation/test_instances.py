@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from napari_genselfdiff.segmentation.instances import (
     Separation,
+    _smoothed,
     distance_target,
     label_instances,
     separation,
@@ -138,3 +139,11 @@ def test_a_megapixel_takes_less_than_half_a_second(nuclei: list[np.ndarray]) -> 
         label_instances(ids > 0, distance)
         seconds.append(time.process_time() - started)
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 3.0, 6.5, 20.0])
+def test_wide_smoothing_on_a_smaller_image_is_the_gaussian(smoothing: float) -> None:
+    rng = np.random.default_rng(3)
+    image = (ndimage.gaussian_filter(rng.random((403, 517)), 6) > 0.5).astype(np.float32)
+    exact = ndimage.gaussian_filter(image, smoothing)
+    np.testing.assert_allclose(_smoothed(image, smoothing), exact, atol=0.03)

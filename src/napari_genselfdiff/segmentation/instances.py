@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from skimage.segmentation import watershed
 
@@ -135,9 +136,8 @@ def label_instances(
     how = how or Separation()
     mask = foreground if foreground.dtype == bool else foreground >= threshold
     if how.smoothing > 0:
-        weight = ndimage.gaussian_filter(mask.astype(np.float32), how.smoothing)
-        distance = ndimage.gaussian_filter(np.where(mask, distance, 0), how.smoothing)
-        distance /= np.maximum(weight, 1e-6)
+        weight = _smoothed(mask.astype(np.float32), how.smoothing)
+        distance = _smoothed(np.where(mask, distance, 0), how.smoothing) / np.maximum(weight, 1e-6)
     markers, found = ndimage.label(mask & (distance >= how.marker))
     parts, _ = ndimage.label(mask)
     has_marker = np.zeros(int(parts.max()) + 1, bool)
@@ -145,6 +145,22 @@ def label_instances(
     ids = watershed(-distance, markers, mask=mask & has_marker[parts])  # type: ignore[no-untyped-call]
     ids = np.where(mask & ~has_marker[parts], parts + found, ids)
     return _renumbered(ids, how.min_area)
+
+
+def _smoothed(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Smooth with a Gaussian; a wide one on a smaller image, which takes a tenth of the time."""
+    shrink = int(sigma // 2)
+    if shrink < 2:
+        return ndimage.gaussian_filter(image, sigma)
+    height, width = image.shape
+    # Mirrored to whole blocks, and so far that where those end is not seen.
+    beyond = [(0, -side % shrink + 8 * shrink) for side in image.shape]
+    whole = np.pad(image, beyond, mode="symmetric")
+    small = np.asarray(Image.fromarray(whole).reduce(shrink))
+    # Means of blocks and linear interpolation smooth as well: variances k^2 / 12 and k^2 / 6.
+    small = ndimage.gaussian_filter(small, math.sqrt(sigma**2 / shrink**2 - 1 / 4))
+    box = (0, 0, width / shrink, height / shrink)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
 def _renumbered(ids: NDArray[Any], min_area: int) -> NDArray[np.int32]:
