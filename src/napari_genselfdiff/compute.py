@@ -11,8 +11,8 @@ from napari_genselfdiff.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-# On Linux, torch asks for huge pages for its larger tensors if this is set before the first of them. Otherwise
-# inference on CPUs spends a tenth of its time or more in page faults.
+# On Linux, torch asks for huge pages for its larger tensors if this is set before the first of them.
+# Otherwise inference on CPUs spends a tenth of its time or more in page faults.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
