@@ -42,7 +42,6 @@ from napari_genselfdiff import __version__
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.models.library import DEFAULT_SEGMENTER, resolve
-from napari_genselfdiff.segmentation.inference import WINDOW
 from napari_genselfdiff.segmentation.network import (
     Segmenter,
     SegmenterSpec,
@@ -50,6 +49,7 @@ from napari_genselfdiff.segmentation.network import (
     load_segmenter,
 )
 
+TILE = 960
 SPEED_BAR = 1.5
 DIFFERENCE_BAR = 1e-3
 REFERENCE = "torch"
@@ -218,8 +218,8 @@ def tile(images: Path | None) -> NDArray[np.uint8]:
     The time does not depend on it, the difference in probability does.
     """
     if images is None:
-        return np.random.default_rng(0).integers(0, 256, (WINDOW, WINDOW, 3), dtype=np.uint8)
-    side = WINDOW // 4
+        return np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), dtype=np.uint8)
+    side = TILE // 4
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in {".png", ".tif", ".jpg"})[:16]
     pictures = [
         np.asarray(Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BOX))
@@ -349,7 +349,7 @@ def main() -> None:
             "load_before": load,
         },
         "versions": versions(),
-        "tile": WINDOW,
+        "tile": TILE,
         "content": "mosaic of 16 images" if arguments.images else "noise",
         "bars": {"times_as_fast": SPEED_BAR, "largest_difference": DIFFERENCE_BAR},
         "networks": {

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion.config import COMPACT, PAPER
+from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.events import CancelToken, Event, Finished, Progress, TileDone
 from napari_genselfdiff.models.library import BUNDLED, DEFAULT_SEGMENTER
 from napari_genselfdiff.segmentation import inference
-from napari_genselfdiff.segmentation.inference import BLEND, MARGIN, Window, predict_region, tile_grid
+from napari_genselfdiff.segmentation.inference import BLEND, MARGIN, Tiling, Window, predict_region
 from napari_genselfdiff.segmentation.network import (
     Segmenter,
     SegmenterSpec,
@@ -63,6 +63,10 @@ def predict(segmenter: Segmenter, image: Rgb, region: Box, **options: Any) -> li
         return image[y : y + height, x : x + width]
 
     bounds = image.shape[0], image.shape[1]
+    side = options.pop("side", None)
+    if side is not None:
+        config = segmenter.spec.config
+        options["tiling"] = Tiling.of(config, cell=side - 2 * MARGIN, window=side)
     given: dict[str, Any] = {"bounds": bounds, "scale": 2.0, "compute": CPU} | options
     return list(predict_region(segmenter, read, region, **given))
 
@@ -83,8 +87,8 @@ def floats(monkeypatch: pytest.MonkeyPatch) -> Floats:
     canvases: list[Any] = []
 
     class Recorded(inference._Canvas):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             canvases.append(self)
 
     monkeypatch.setattr(inference, "_Canvas", Recorded)
@@ -128,12 +132,12 @@ def assert_cut_does_not_matter(floats: Floats, segmenter: Segmenter, image: Rgb)
     assert whole[0].std() > 0.01, "a flat prediction proves nothing"
     away = 32
     # Other regions, at odd offsets, and other windows, hence another grid.
-    for region, window in (((51, 37, height - 77, width - 58), None), ((0, 0, height, width), 320)):
+    for region, side in (((51, 37, height - 77, width - 58), None), ((0, 0, height, width), 320)):
         y, x, h, w = region
-        other = floats(segmenter, image, region, window=window)
+        other = floats(segmenter, image, region, side=side)
         cut = whole[:, y : y + h, x : x + w]
         difference = np.abs(other - cut)[:, away:-away, away:-away].max()
-        assert difference < 1e-3, (region, window)
+        assert difference < 1e-3, (region, side)
 
 
 def test_two_tilings_of_a_random_compact_network_agree(floats: Floats, compact: Segmenter) -> None:
@@ -149,13 +153,24 @@ def test_two_tilings_of_the_shipped_model_agree(floats: Floats, data_dir: Path) 
     assert_cut_does_not_matter(floats, load_segmenter(path), half)
 
 
-def test_a_seam_without_a_margin_would_be_seen(
-    floats: Floats, compact: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_seam_would_be_seen(floats: Floats, compact: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proves that the two tests above can fail."""
-    monkeypatch.setattr(inference, "MARGIN", 0)
+    monkeypatch.setattr(UNetConfig, "reach", 0)
     with pytest.raises(AssertionError, match="320"):  # of the other windows
         assert_cut_does_not_matter(floats, compact, texture(440, 460))
+
+
+@pytest.mark.parametrize("config", [COMPACT, TINY, replace(TINY, blocks=2, resample_kernel=4)])
+def test_nothing_beyond_the_reach_is_seen(config: UNetConfig) -> None:
+    segmenter = decided(SegmenterSpec(config=config, classes=("background", "a"), mpp=0.5)).for_inference()
+    reach = config.reach
+    image = torch.from_numpy(texture(5 * reach, 5 * reach)).permute(2, 0, 1)[None] / 127.5 - 1
+    window = image[..., reach : 4 * reach, reach : 4 * reach]
+    with torch.inference_mode():
+        expected = segmenter(image)[0][..., 2 * reach : 3 * reach, 2 * reach : 3 * reach]
+        found = segmenter(window, margin=reach)[0]
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_networks_that_see_the_tile_get_the_same_windows_for_every_cut(sees_tile: Segmenter) -> None:
@@ -174,9 +189,9 @@ def test_networks_that_see_the_tile_get_windows_of_one_size(
     sizes = set()
     forward = Segmenter.forward
 
-    def recorded(self: Segmenter, x: torch.Tensor) -> Any:
+    def recorded(self: Segmenter, x: torch.Tensor, *, margin: int) -> Any:
         sizes.add(tuple(x.shape))
-        return forward(self, x)
+        return forward(self, x, margin=margin)
 
     monkeypatch.setattr(Segmenter, "forward", recorded)
     predict(sees_tile, texture(140, 40), (10, 5, 130, 30))
@@ -189,9 +204,9 @@ def test_a_region_of_many_blocks_equals_one_of_one(
 ) -> None:
     segmenter, image = request.getfixturevalue(kind), texture(230, 190)
     region = (7, 3, 220, 185)
-    whole = result(predict(segmenter, image, region, window=256))
+    whole = result(predict(segmenter, image, region, side=256))
     monkeypatch.setattr(inference, "BLOCK", 90)
-    events = predict(segmenter, image, region, window=256)
+    events = predict(segmenter, image, region, side=256)
     blocks = result(events)
     assert np.abs(blocks.probabilities.astype(int) - whole.probabilities).max() <= 1
     assert (blocks.confidence > 0).all()
@@ -203,51 +218,55 @@ def test_a_region_of_many_blocks_equals_one_of_one(
     assert len(tiles) == total.total > 6
 
 
-def test_tiles_lie_on_one_grid() -> None:
-    options: dict[str, Any] = {"bounds": (5000, 5000), "window": 512, "stride": 16}
-    step, reach = 512 - 2 * MARGIN - BLEND, MARGIN + BLEND // 2 + 16
-    whole = tile_grid(0, 0, 5000, 5000, crop=False, **options)
+def test_windows_of_networks_that_see_the_tile_lie_on_one_grid() -> None:
+    bounds, tiling = (5000, 5000), Tiling.of(PAPER, window=512)
+    whole = tiling.windows(0, 0, 5000, 5000, bounds)
     assert all(w.height == w.width == 512 for w in whole)
-    assert len({w.y for w in whole}) == math.ceil(5000 / step)
+    assert len({w.y for w in whole}) == math.ceil(5000 / (512 - 2 * MARGIN - BLEND))
     assert whole == sorted(whole, key=lambda w: (w.y, w.x))
     for region in ((777, 1234, 900, 300), (384, 383, 1, 1), (4999, 0, 1, 5000)):
-        part = tile_grid(*region, crop=False, **options)
-        assert set(part) <= set(whole)
+        assert set(tiling.windows(*region, bounds)) <= set(whole)
+
+
+def test_other_windows_lie_in_those_of_the_slide_and_see_no_more_than_they_must() -> None:
+    bounds, tiling, reach = (5000, 5000), Tiling.of(COMPACT, cell=352), COMPACT.reach
+    whole = tiling.windows(0, 0, 5000, 5000, bounds)
+    assert len({w.y for w in whole}) == math.ceil(5000 / 352)
+    for region in ((777, 1234, 900, 300), (384, 383, 1, 1), (4999, 0, 1, 5000)):
         y, x, h, w = region
-        for window in tile_grid(*region, crop=True, **options):
+        for window in tiling.windows(*region, bounds):
             assert [side % 16 for side in (window.y, window.x, window.height, window.width)] == [0] * 4
             assert any(
                 outer.y <= window.y
                 and outer.x <= window.x
                 and window.y + window.height <= outer.y + outer.height
                 and window.x + window.width <= outer.x + outer.width
-                for outer in part
+                for outer in whole
             )
-            # Nothing is computed further from the region than a seam needs.
-            assert window.y >= y - reach
-            assert window.x >= x - reach
-            assert window.y + window.height <= y + h + reach
-            assert window.x + window.width <= x + w + reach
-    assert len(tile_grid(100, 100, 200, 200, crop=True, **options)) == 1
-    assert tile_grid(0, 0, 100, 100, crop=True, **options) == [Window(-96, -96, 304, 304)]
+            assert window.y >= y - reach - 16
+            assert window.x >= x - reach - 16
+            assert window.y + window.height <= y + h + reach + 16
+            assert window.x + window.width <= x + w + reach + 16
+    assert len(tiling.windows(100, 100, 200, 200, bounds)) == 1
+    assert tiling.windows(0, 0, 100, 100, bounds) == [Window(-160, -160, 432, 432)]
 
 
 def test_weights_of_neighbours_add_up_to_1() -> None:
-    step, side = 512 - 2 * MARGIN - BLEND, 512
+    side, step = 352, 352 - BLEND
     total = np.zeros(3 * step + side)
     for index in range(4):
-        total[index * step : index * step + side] += inference._ramp(side).numpy()
-    inner = total[MARGIN + BLEND : -MARGIN - BLEND]
-    np.testing.assert_allclose(inner, 1, atol=2e-6 + 1e-4 / BLEND)
-    ramp = inference._ramp(side).numpy()
-    assert (ramp[:MARGIN] < 1e-5).all()
-    assert (ramp[MARGIN + BLEND : -MARGIN - BLEND] == 1).all()
-    np.testing.assert_allclose(np.diff(ramp[MARGIN : MARGIN + BLEND]), 1 / BLEND, atol=1e-6)
+        total[index * step : index * step + side] += inference._ramp(side, BLEND).numpy()
+    np.testing.assert_allclose(total[BLEND:-BLEND], 1, atol=1e-6)
+    ramp = inference._ramp(side, BLEND).numpy()
+    assert (ramp > 0).all()
+    assert (ramp[BLEND:-BLEND] == 1).all()
+    np.testing.assert_allclose(np.diff(ramp[:BLEND]), 1 / BLEND, atol=1e-6)
+    assert (inference._ramp(side, 0).numpy() == 1).all()
 
 
 def test_tile_events_compose_the_result(tiny: Segmenter) -> None:
     image, (y, x, h, w) = texture(300, 310), (11, 23, 250, 270)
-    events = predict(tiny, image, (y, x, h, w), window=256)
+    events = predict(tiny, image, (y, x, h, w), side=256)
     labels, confidence = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
     for event in events:
         if isinstance(event, TileDone):
@@ -292,7 +311,7 @@ def test_slides_smaller_than_a_window(tiny: Segmenter, region: Box) -> None:
 
 def test_the_centre_of_the_view_comes_first(tiny: Segmenter) -> None:
     image, centre = texture(400, 400), (330.0, 90.0)
-    events = predict(tiny, image, (0, 0, 400, 400), centre=centre, window=256)
+    events = predict(tiny, image, (0, 0, 400, 400), centre=centre, side=256)
     tiles = [event for event in events if isinstance(event, TileDone)]
     assert len(tiles) > 9
     (top, left), (h, w) = tiles[0].origin, tiles[0].labels.shape
@@ -306,14 +325,15 @@ def test_the_centre_of_the_view_comes_first(tiny: Segmenter) -> None:
     assert all(later > earlier - 2 * MARGIN for earlier, later in pairwise(distances))
     assert distances[-1] > 250
 
-    middle = [e for e in predict(tiny, image, (0, 0, 400, 400), window=256) if isinstance(e, TileDone)]
+    middle = [e for e in predict(tiny, image, (0, 0, 400, 400), side=256) if isinstance(e, TileDone)]
     assert math.hypot(middle[0].origin[0] - 168, middle[0].origin[1] - 168) < 80
 
 
 def test_cancel_keeps_what_is_done(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "BLOCK", 200)
     cancel, image, done = CancelToken(), texture(400, 400), []
-    options: dict[str, Any] = {"bounds": (400, 400), "scale": 1.0, "compute": CPU, "window": 256}
+    tiling = Tiling.of(tiny.spec.config, cell=96)
+    options: dict[str, Any] = {"bounds": (400, 400), "scale": 1.0, "compute": CPU, "tiling": tiling}
 
     def read(y: int, x: int, height: int, width: int) -> Rgb:
         assert not cancel.cancelled, "nothing is read any more"
@@ -349,7 +369,7 @@ def test_cancelled_before_the_start(tiny: Segmenter) -> None:
 
 
 def test_progress_counts_tiles_and_tells_the_time_left(tiny: Segmenter) -> None:
-    events = predict(tiny, texture(300, 300), (0, 0, 300, 300), window=256)
+    events = predict(tiny, texture(300, 300), (0, 0, 300, 300), side=256)
     progress = [event for event in events if isinstance(event, Progress)]
     total = progress[0].total
     assert [event.done for event in progress] == list(range(int(total) + 1))
@@ -361,7 +381,7 @@ def test_progress_counts_tiles_and_tells_the_time_left(tiny: Segmenter) -> None:
 
 
 def test_a_full_device_is_told(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(Segmenter, "forward", full)

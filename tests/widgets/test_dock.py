@@ -76,7 +76,7 @@ def test_segmenting_shows_an_overlay_of_what_the_model_said(ready: Any, qtbot: A
 def test_cancel_stops_and_keeps_what_is_done(
     ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.WINDOW", 256)
+    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.CELL", 96)
     click(qtbot, ready.segment_section.segment_button)
     ready.status.cancel_button.click()
     wait_for(lambda: ready.job is None)

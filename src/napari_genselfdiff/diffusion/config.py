@@ -54,6 +54,26 @@ class UNetConfig:
         """Whether a prediction is free of statistics over the tile."""
         return self.norm != "group" and not self.attention
 
+    @property
+    def reach(self) -> int:
+        """How far a pixel sees at most, in pixels, rounded up to the stride; for tile-independent networks.
+
+        Two 3 x 3 convolutions a block: ``blocks`` blocks on the way down and up at every level (one at the
+        end of the way up), one in the middle.
+        """
+        levels: list[int] = [self.stem_stride << index for index in range(len(self.widths))]
+        pixels = 2 * self.blocks * (2 * sum(levels) - levels[0]) + 2 * levels[0] + 2 * levels[-1]
+        pixels += 4 + (self.resample_kernel // 2 - 1) * 2 * sum(levels)  # the first and last convolution
+        return -(-pixels // self.stride) * self.stride
+
+    @property
+    def decoder_margins(self) -> tuple[int, ...]:
+        """Pixels around a place that each level of the decoder must see, coarsest first, in its pixels."""
+        margins = [(1 if self.stem_stride == 2 else 0) + 2]
+        for _ in self.widths[1:]:
+            margins.append(-(-margins[-1] // 2) + self.resample_kernel // 2 - 1 + 2 * self.blocks)
+        return tuple(margins[::-1])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)

@@ -213,7 +213,7 @@ class UNet(nn.Module):
         self.feature_width = features
         self.output = nn.Conv2d(features, out_channels, 1)
 
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
+    def features(self, x: Tensor, t: Tensor, *, margin: int = 0) -> Tensor:
         """Features at full resolution, before the output layer.
 
         Parameters
@@ -222,18 +222,21 @@ class UNet(nn.Module):
             Images in [-1, 1].
         t : Tensor, shape (n,) or (1,)
             Time steps.
+        margin : int
+            Pixels at every border that are seen but for which no features are wanted, a multiple of
+            ``config.stride``. The decoder leaves out what nothing depends on.
 
         Returns
         -------
-        Tensor, shape (n, feature_width, height, width)
+        Tensor, shape (n, feature_width, height - 2 * margin, width - 2 * margin)
         """
-        return self.pyramid(x, t)[-1]
+        return self.pyramid(x, t, margin=margin)[-1]
 
     def embed_time(self, t: Tensor) -> Tensor:
         """What the residual blocks are told of time steps ``(n,)``; shape (n, 4 * widths[0])."""
         return cast(Tensor, self.time_embedding(timestep_embedding(t, self.config.widths[0])))
 
-    def pyramid(self, x: Tensor, t: Tensor) -> list[Tensor]:
+    def pyramid(self, x: Tensor, t: Tensor, *, margin: int = 0) -> list[Tensor]:
         """Features of the middle and of every level of the decoder, from coarse to fine.
 
         Parameters are those of `features`, whose result is the last of the list. The resolutions rise from
@@ -249,14 +252,26 @@ class UNet(nn.Module):
                 h = self.shrink[index](h)
         for layer in self.middle:
             h = layer(h) if isinstance(layer, Attention) else layer(h, time)
+        left, stride, needed = margin, self.config.stride, iter(self.config.decoder_margins)
+
+        def joined() -> Tensor:
+            """The features of this level and its skip, without what no wanted pixel sees."""
+            nonlocal left
+            spare = max(0, left // stride - next(needed))
+            left -= spare * stride
+            return torch.cat([_inner(h, spare), _inner(skips.pop(), (margin - left) // stride)], dim=1)
+
         for level, grow in zip(self.up, self.grow, strict=True):
             levels.append(h)
-            h = grow(level(torch.cat([h, skips.pop()], dim=1), time))
-        h = self.final(torch.cat([h, skips.pop()], dim=1), time)
-        levels.append(h)
+            h = grow(level(joined(), time))
+            stride //= 2
+        h = self.final(joined(), time)
+        levels.append(h if self.full is not None else _inner(h, left))
         if self.full is not None:
             h = F.pixel_shuffle(self.unshuffled(h), 2)
-            levels.append(self.full(torch.cat([h, x], dim=1)))
+            spare = max(0, left - 1)
+            h = self.full(torch.cat([_inner(h, spare), _inner(x, margin - left + spare)], dim=1))
+            levels.append(_inner(h, left - spare))
         return levels
 
     @property
@@ -266,6 +281,11 @@ class UNet(nn.Module):
         # A level of the decoder leaves with the width of the next finer one.
         return (widths[-1], *widths[-2::-1], *((self.feature_width,) if self.full is not None else ()))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *, margin: int = 0) -> Tensor:
         """Output of the network for images ``x`` at time steps ``t``; shapes as in `features`."""
-        return cast(Tensor, self.output(self.features(x, t)))
+        return cast(Tensor, self.output(self.features(x, t, margin=margin)))
+
+
+def _inner(h: Tensor, border: int) -> Tensor:
+    """Features without so many pixels at every border."""
+    return h[..., border : h.shape[-2] - border, border : h.shape[-1] - border] if border else h

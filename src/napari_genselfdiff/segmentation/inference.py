@@ -1,11 +1,11 @@
-"""Tiled inference: one grid for the whole slide, overlap, blended seams, the centre of the view first.
+"""Tiled inference: one grid for the whole slide, no seams, the centre of the view first.
 
-A tile is a window of the model's pixel grid. Its outermost ``MARGIN`` pixels see the zero padding of the
-convolutions and are thrown away; over the next ``BLEND`` pixels neighbouring tiles are mixed with linear
-weights. Windows begin at multiples of the network's stride on a grid that belongs to the slide, so a region's
-prediction does not depend on how it was cut: to 1e-3 in probability for networks that are free of statistics
-over the tile (2e-4 measured), whose windows are cropped at the region's border. The others (`paper`) get
-whole windows of one size, the same ones for every cut: equal to rounding (1 of 255).
+A tile is a window of the model's pixel grid; windows begin at multiples of the network's stride on a grid
+that belongs to the slide. Networks that are free of statistics over the tile see a window with all that its
+inner pixels depend on (``UNetConfig.reach``) and predict those alone: there are no seams, and however a
+region is cut, its prediction is the same to rounding. The others (`paper`) get whole windows of one size, the
+same ones for every cut; their outermost ``MARGIN`` pixels see the zero padding of the convolutions and are
+thrown away, and over the next ``BLEND`` pixels neighbours are mixed with linear weights.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import torch
 from numpy.typing import NDArray
 
 from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.config import UNetConfig
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, TileDone
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
 
-MARGIN = 80
-BLEND = 32
-WINDOW = 960
-"""On CPUs the system's allocator keeps blocks of up to 32 MiB for the next use, and the largest activations of
-such a window stay below: windows of 1,024 pixels took 1.5 times as long a pixel, in page faults."""
+CELL = 1024
+"""Side of what a tile-independent network predicts at once, and of the grid that it does so on."""
 PAPER_WINDOW = 256
 """Networks whose normalisation sees the tile get windows of the size they were trained with."""
+MARGIN = 80
+BLEND = 32
 BLOCK = 4096
 """Regions larger than this are predicted block by block, so that memory stays bounded."""
 
@@ -49,54 +49,67 @@ class Window:
     width: int
 
 
-def tile_grid(
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    *,
-    bounds: tuple[int, int],
-    window: int,
-    stride: int,
-    crop: bool,
-) -> list[Window]:
-    """Windows that cover a region, on the slide-wide grid.
+@dataclass(frozen=True)
+class Tiling:
+    """How a network wants a slide cut.
 
-    Parameters
+    Attributes
     ----------
-    y, x, height, width : int
-        The region in model pixels.
-    bounds : tuple of int
-        ``(height, width)`` of the slide in model pixels: no window lies beyond it.
-    window, stride : int
-        Side of a window and stride of the network, in model pixels.
+    step : int
+        Distance of neighbouring windows.
+    margin : int
+        Pixels at every border of a window that are seen only.
+    blend : int
+        Pixels behind the margin over which neighbours are mixed.
     crop : bool
-        Cut windows at the region's border plus what the seams need, at multiples of the stride.
-
-    Returns
-    -------
-    list of Window
-        In raster order.
+        Whether windows may be smaller, at multiples of ``stride``.
+    stride : int
     """
-    step = (window - 2 * MARGIN - BLEND) // stride * stride
-    lead = math.ceil((MARGIN + BLEND / 2) / stride) * stride
-    reach = lead - MARGIN
 
-    def spans(start: int, length: int, bound: int) -> list[tuple[int, int]]:
-        # Tile i owns [i * step, (i + 1) * step), is mixed in `reach` further, and looks `lead` further.
-        # Tiles that are only mixed in count too: otherwise the cut of the region would show.
-        result = []
-        first, last = max(0, (start - reach) // step), min(start + length - 1 + reach, bound - 1) // step
-        for index in range(first, last + 1):
-            low, high = index * step - lead, (index + 1) * step + lead
-            if crop:
-                low = max(low, math.floor(start / stride) * stride - lead)
-                high = min(high, math.ceil((start + length) / stride) * stride + lead)
-            result.append((low, high - low))
-        return result
+    step: int
+    margin: int
+    blend: int
+    crop: bool
+    stride: int
 
-    rows, columns = spans(y, height, bounds[0]), spans(x, width, bounds[1])
-    return [Window(a, b, h, w) for a, h in rows for b, w in columns]
+    @classmethod
+    def of(cls, config: UNetConfig, *, cell: int | None = None, window: int | None = None) -> Tiling:
+        """What suits a network; sides in model pixels, `CELL` and `PAPER_WINDOW` by default."""
+        if config.tile_independent:
+            return cls(cell or CELL, config.reach, 0, True, config.stride)
+        step = ((window or PAPER_WINDOW) - 2 * MARGIN - BLEND) // config.stride * config.stride
+        return cls(step, MARGIN, BLEND, False, config.stride)
+
+    def windows(self, y: int, x: int, height: int, width: int, bounds: tuple[int, int]) -> list[Window]:
+        """Windows that cover a region, in raster order.
+
+        Parameters
+        ----------
+        y, x, height, width : int
+            The region in model pixels.
+        bounds : tuple of int
+            ``(height, width)`` of the slide in model pixels; windows that begin beyond are left out.
+        """
+        stride = self.stride
+        lead = math.ceil((self.margin + self.blend / 2) / stride) * stride
+        mixed = lead - self.margin
+
+        def spans(start: int, length: int, bound: int) -> list[tuple[int, int]]:
+            # Window i owns [i * step, (i + 1) * step), is mixed in a little further, and sees `lead` further.
+            # Windows that are only mixed in count too: otherwise the cut of the region would show.
+            result = []
+            first = max(0, (start - mixed) // self.step)
+            last = min(start + length - 1 + mixed, bound - 1) // self.step
+            for index in range(first, last + 1):
+                low, high = index * self.step - lead, (index + 1) * self.step + lead
+                if self.crop:
+                    low = max(low, math.floor(start / stride) * stride - lead)
+                    high = min(high, math.ceil((start + length) / stride) * stride + lead)
+                result.append((low, high - low))
+            return result
+
+        rows, columns = spans(y, height, bounds[0]), spans(x, width, bounds[1])
+        return [Window(a, b, h, w) for a, h in rows for b, w in columns]
 
 
 def predict_region(
@@ -109,7 +122,7 @@ def predict_region(
     compute: Compute,
     centre: tuple[float, float] | None = None,
     cancel: CancelToken | None = None,
-    window: int | None = None,
+    tiling: Tiling | None = None,
 ) -> Iterator[Event]:
     """Segment a region.
 
@@ -129,8 +142,8 @@ def predict_region(
         ``(y, x)`` on the model's grid; the nearest tiles come first. The region's centre by default.
     cancel : CancelToken, optional
         Honoured between tiles; what is done is kept.
-    window : int, optional
-        Side of the windows in model pixels.
+    tiling : Tiling, optional
+        What suits the network by default.
 
     Yields
     ------
@@ -148,8 +161,7 @@ def predict_region(
     device = compute.apply()
     spec = segmenter.spec
     segmenter = segmenter.to(device).for_inference()
-    independent = spec.config.tile_independent
-    window = window or (WINDOW if independent else PAPER_WINDOW)
+    tiling = tiling or Tiling.of(spec.config)
 
     def nearest_first(part: tuple[int, int, int, int] | Window) -> float:
         a, b, h, w = part if isinstance(part, tuple) else (part.y, part.x, part.height, part.width)
@@ -162,21 +174,18 @@ def predict_region(
         for a in range(y, y + height, BLOCK)
         for b in range(x, x + width, BLOCK)
     ]
-    plan = {
-        block: tile_grid(*block, bounds=bounds, window=window, stride=spec.config.stride, crop=independent)
-        for block in blocks
-    }
+    plan = {block: tiling.windows(*block, bounds) for block in blocks}
     total, done, clock = sum(map(len, plan.values())), 0, Clock()
     yield Progress(0, total, "segmenting")
     for block in sorted(plan, key=nearest_first):
         if cancel.cancelled:
             break
-        canvas = _Canvas(block, spec.channels, device)
+        canvas = _Canvas(block, spec.channels, device, tiling)
         for tile in sorted(plan[block], key=nearest_first):
             if cancel.cancelled:
                 break
             image = _read_mirrored(read, tile, bounds)
-            top, left, shown = canvas.add(tile, _forward(segmenter, image, compute, device))
+            top, left, shown = canvas.add(tile, _forward(segmenter, image, tiling.margin, compute, device))
             part = np.s_[top - y : top - y + shown.shape[1], left - x : left - x + shown.shape[2]]
             classes = shown[: len(spec.classes)]
             probabilities[:, part[0], part[1]] = classes
@@ -206,19 +215,26 @@ def _read_mirrored(read: Reader, tile: Window, bounds: tuple[int, int]) -> NDArr
 class _Canvas:
     """Weighted sums of the tiles of one block."""
 
-    def __init__(self, block: tuple[int, int, int, int], channels: int, device: torch.device) -> None:
+    def __init__(
+        self, block: tuple[int, int, int, int], channels: int, device: torch.device, tiling: Tiling
+    ) -> None:
         self.y, self.x, self.height, self.width = block
+        self.tiling = tiling
         self.sums = torch.zeros((channels, self.height, self.width), device=device)
         self.weights = torch.zeros((self.height, self.width), device=device)
 
     def add(self, tile: Window, output: torch.Tensor) -> tuple[int, int, NDArray[np.uint8]]:
-        """Mix a tile in; returns the origin ``(y, x)`` of what changed and its values, 0 to 255."""
-        weight = _ramp(tile.height)[:, None] * _ramp(tile.width)[None, :]
-        top, left = max(tile.y + MARGIN, self.y), max(tile.x + MARGIN, self.x)
-        bottom = min(tile.y + tile.height - MARGIN, self.y + self.height)
-        right = min(tile.x + tile.width - MARGIN, self.x + self.width)
+        """Mix in what was predicted inside of a tile's margin.
+
+        Returns the origin ``(y, x)`` of what changed and its values, 0 to 255.
+        """
+        y, x = tile.y + self.tiling.margin, tile.x + self.tiling.margin
+        height, width = output.shape[-2:]
+        weight = _ramp(height, self.tiling.blend)[:, None] * _ramp(width, self.tiling.blend)[None, :]
+        top, left = max(y, self.y), max(x, self.x)
+        bottom, right = min(y + height, self.y + self.height), min(x + width, self.x + self.width)
         there = np.s_[top - self.y : bottom - self.y, left - self.x : right - self.x]
-        here = np.s_[top - tile.y : bottom - tile.y, left - tile.x : right - tile.x]
+        here = np.s_[top - y : bottom - y, left - x : right - x]
         weight = weight[here].to(output.device)
         self.sums[:, there[0], there[1]] += output[:, here[0], here[1]] * weight
         self.weights[there] += weight
@@ -226,25 +242,30 @@ class _Canvas:
         return top, left, (mixed * 255).round_().to(torch.uint8).cpu().numpy()
 
 
-def _ramp(length: int) -> torch.Tensor:
-    """Weights along one side of a window; those of two neighbours add up to 1 where they overlap."""
+def _ramp(length: int, blend: int) -> torch.Tensor:
+    """Weights along one side of a tile; those of two neighbours add up to 1 where they overlap."""
+    if not blend:
+        return torch.ones(length)
     position = torch.arange(length) + 0.5
-    edge = torch.minimum(position, length - position) - MARGIN
-    return (edge / BLEND).clamp(min=1e-4 / BLEND, max=1)
+    return (torch.minimum(position, length - position) / blend).clamp(max=1)
 
 
 @torch.inference_mode()
 def _forward(
-    segmenter: Segmenter, image: NDArray[np.uint8], compute: Compute, device: torch.device
+    segmenter: Segmenter, image: NDArray[np.uint8], margin: int, compute: Compute, device: torch.device
 ) -> torch.Tensor:
-    """Probabilities (and distance) of one window, shape (channels, height, width)."""
+    """Probabilities (and distance) of a window inside of its margin, shape (channels, height, width)."""
+    # Networks that see the tile must compute the margin as well.
+    early = margin if segmenter.spec.config.tile_independent else 0
     try:
         with compute.autocasting():
-            logits, distance = segmenter(to_unit_range(image[None]).to(device))
+            logits, distance = segmenter(to_unit_range(image[None]).to(device), margin=early)
         probabilities: torch.Tensor = logits.softmax(dim=1)[0]
-        if distance is None:
-            return probabilities
-        return torch.cat([probabilities, distance.sigmoid()])
+        if distance is not None:
+            probabilities = torch.cat([probabilities, distance.sigmoid()])
+        late = margin - early
+        height, width = probabilities.shape[-2:]
+        return probabilities[:, late : height - late, late : width - late]
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             "the device ran out of memory: choose the CPU or close other programs"

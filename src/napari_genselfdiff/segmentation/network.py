@@ -143,23 +143,25 @@ class Segmenter(nn.Module):
         self.unet = UNet(spec.config, spec.channels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, *, margin: int = 0) -> tuple[Tensor, Tensor | None]:
         """Segment images.
 
         Parameters
         ----------
         x : Tensor, shape (n, 3, height, width)
             Images in [-1, 1]; sides are multiples of ``spec.config.stride``.
+        margin : int
+            Pixels at every border that are seen only, a multiple of the stride.
 
         Returns
         -------
-        logits : Tensor, shape (n, classes, height, width)
+        logits : Tensor, shape (n, classes, height - 2 * margin, width - 2 * margin)
             softmax over the classes gives probabilities.
-        distance : Tensor, shape (n, height, width), or None
+        distance : Tensor, shape (n, height - 2 * margin, width - 2 * margin), or None
             Logits of the distance to the instance's border (sigmoid: 0 at the border, 1 in the middle).
         """
         t = torch.full((1,), self.spec.timestep, device=x.device)
-        out = self.unet(x, t).float()
+        out = self.unet(x, t, margin=margin).float()
         count = len(self.spec.classes)
         return out[:, :count], out[:, count] if self.spec.instances else None
 
