@@ -27,9 +27,9 @@ from napari_genselfdiff.events import Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.segmentation.metrics import class_scores
-from napari_genselfdiff.segmentation.prediction import Prediction
 from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session
 from napari_genselfdiff.slides import open_slide
+from napari_genselfdiff.verbs.prediction import segment_region
 
 MPP = 0.25
 
@@ -44,9 +44,12 @@ def last_result(events: Any) -> Any:
 def predicted(session: Session) -> NDArray[np.bool_]:
     """What the model in use says about the whole image, at its own resolution."""
     whole = Region(0, 0, *session.slide.shape)
-    prediction = last_result(session.segment(whole))
-    assert isinstance(prediction, Prediction)
-    return prediction.resampled(0, 0, whole.height, whole.width).labels > 0
+    work = segment_region(session.segmenter(), session.slide, whole, compute=session.compute)
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return np.asarray(stop.value.labels > 0)
 
 
 def one_image(

@@ -29,13 +29,14 @@ from napari_genselfdiff.compute import Compute, choose_compute
 from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.models.library import BUNDLED, DEFAULT_SEGMENTER, SUFFIX
-from napari_genselfdiff.segmentation.inference import CELL, PAPER_WINDOW, predict_region
+from napari_genselfdiff.segmentation.inference import PAPER_WINDOW, predict_region
 from napari_genselfdiff.segmentation.network import (
     Segmenter,
     SegmenterSpec,
     build_segmenter,
     load_segmenter,
 )
+from napari_genselfdiff.segmentation.store import CELL
 
 COMPACT_BAR = 1.0
 RATIO_BAR = 20.0

@@ -8,9 +8,8 @@ A session is a folder: ``session.json`` (slide by reference and fingerprint, res
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
+from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.files import write_text
 from napari_genselfdiff.geometry import Region, layer_count, layer_shape
 from napari_genselfdiff.models import library
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.network import Segmenter
     from napari_genselfdiff.segmentation.store import PredictionStore
     from napari_genselfdiff.slides import Slide
+    from napari_genselfdiff.slides.tissue import Tissue
 
 FINE_TUNE_SECONDS = 25.0
 FORMAT = 1
@@ -82,6 +82,8 @@ class Session:
         self.current: str | None = None
         self.previous: str | None = None
         self.view: dict[str, Any] = {}
+        self.tissue_sensitivity = 0.5
+        self._tissue: Tissue | None = None
         self._fingerprint = slide_fingerprint(slide)
         self._load()
         self.annotations: Annotations = Annotations.open(
@@ -172,6 +174,7 @@ class Session:
                 "current": self.current,
                 "previous": self.previous,
                 "view": self.view,
+                "tissue_sensitivity": self.tissue_sensitivity,
             }
             write_text(self.folder / "session.json", json.dumps(values, indent=1))
 
@@ -184,7 +187,8 @@ class Session:
         self,
         region: Region,
         *,
-        centre: tuple[float, float] | None = None,
+        centre: Callable[[], tuple[float, float] | None] = lambda: None,
+        skip_glass: bool = False,
         cancel: CancelToken | None = None,
     ) -> Iterator[Event]:
         """Segment a region with the model in use; every tile is kept as soon as it is done.
@@ -192,49 +196,49 @@ class Session:
         Parameters
         ----------
         region : Region
-        centre : tuple of float, optional
-            ``(y, x)`` in level-0 pixels; the nearest tiles come first.
+        centre : callable, optional
+            ``(y, x)`` in level-0 pixels of what is looked at now; the nearest tiles come first.
+        skip_glass : bool
+            Leave out what is not tissue.
         cancel : CancelToken, optional
 
         Yields
         ------
         Event
-            As `predict_region` does; the `Prediction` is the result.
+            As `stream_region` does. Tiles that an earlier call finished are not computed again.
         """
-        from napari_genselfdiff.segmentation.inference import predict_region
+        from napari_genselfdiff.verbs.streaming import stream_region
 
         clipped = region.clipped(*self.slide.shape)
         if clipped is None:
             raise UserError(
                 "the view shows no part of the slide", self.slide.name, "move the slide into view"
             )
-        scale, slide = self.scale(), self.slide
-        top, left = math.floor(clipped.y / scale), math.floor(clipped.x / scale)
-        bounds = math.ceil(slide.shape[0] / scale), math.ceil(slide.shape[1] / scale)
-        bottom = min(math.ceil(clipped.bottom / scale), bounds[0])
-        right = min(math.ceil(clipped.right / scale), bounds[1])
-        store = self._store(self.current or "")
-
-        def read(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-            return slide.read_scaled(y, x, height, width, scale=scale)
-
-        events = predict_region(
+        self.scale()
+        yield from stream_region(
             self.segmenter(),
-            read,
-            (top, left, bottom - top, right - left),
-            bounds=bounds,
-            scale=scale,
+            self.slide,
+            clipped,
+            self._store(self.current or ""),
             compute=self.compute,
-            centre=None if centre is None else (centre[0] / scale, centre[1] / scale),
+            centre=centre,
+            tissue=self.tissue() if skip_glass else None,
             cancel=cancel,
         )
-        for event in events:
-            if isinstance(event, TileDone):
-                store.write_tile(event, (top, left))
-            elif isinstance(event, Finished) and not event.cancelled and slide.mpp is not None:
-                size = f"{clipped.height * slide.mpp:,.0f} x {clipped.width * slide.mpp:,.0f} µm"
-                event = replace(event, message=size)
-            yield event
+
+    def tissue(self) -> Tissue:
+        """Where the slide's tissue is; found when it is asked for first, in up to a second or two."""
+        from napari_genselfdiff.slides.tissue import find_tissue
+
+        if self._tissue is None:
+            self._tissue = find_tissue(self.slide, sensitivity=self.tissue_sensitivity)
+        return self._tissue
+
+    def set_tissue_sensitivity(self, sensitivity: float) -> None:
+        """Take paler tissue in (higher) or less of it (lower), 0 to 1; kept with the session."""
+        self.tissue_sensitivity = sensitivity
+        self._tissue = None
+        self.save()
 
     def fine_tune(
         self,
@@ -367,8 +371,8 @@ class Session:
         if version not in self._stores:
             scale = self.segmenter(version).spec.scale_for(self.slide.mpp, self.slide.path or self.slide.name)
             # Another resolution of the slide means another grid: its predictions do not mix.
-            folder = self.folder / "predictions" / f"{version}-{scale:.4f}"
-            self._stores[version] = PredictionStore(folder, self.slide.shape, scale)
+            folder = self.folder / "predictions" / f"{version}-{scale:.4f}.zarr"
+            self._stores[version] = PredictionStore(folder, self.slide.shape, scale, mpp=self.slide.mpp)
         return self._stores[version]
 
     def _load(self) -> None:
@@ -390,6 +394,7 @@ class Session:
         self.current = values["current"] if values["current"] in names else None
         self.previous = values["previous"] if values["previous"] in names else None
         self.view = values.get("view", {})
+        self.tissue_sensitivity = values.get("tissue_sensitivity", 0.5)
         if self.slide.mpp is None and saved["mpp"] is not None:
             self.slide = self.slide.with_mpp(saved["mpp"])
 

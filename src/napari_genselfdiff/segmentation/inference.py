@@ -25,9 +25,8 @@ from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, TileDone
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
+from napari_genselfdiff.segmentation.store import CELL
 
-CELL = 1024
-"""Side of what a tile-independent network predicts at once, and of the grid that it does so on."""
 PAPER_WINDOW = 256
 """Networks whose normalisation sees the tile get windows of the size they were trained with."""
 MARGIN = 80
@@ -192,7 +191,12 @@ def predict_region(
             if distance is not None:
                 distance[part] = shown[-1]
             done += 1
-            yield TileDone((top - y, left - x), classes.argmax(axis=0).astype(np.uint8), classes.max(axis=0))
+            yield TileDone(
+                (top - y, left - x),
+                classes.argmax(axis=0).astype(np.uint8),
+                classes.max(axis=0),
+                shown[-1] if distance is not None else None,
+            )
             yield Progress(done, total, "segmenting", clock.left(done, total))
     yield Finished(
         result=Prediction((y, x), scale, probabilities, distance),

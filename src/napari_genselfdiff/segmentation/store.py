@@ -1,13 +1,14 @@
-"""Predictions on disk: a sparse label pyramid on the slide's power-of-two layers.
+"""Predictions on disk: an OME-Zarr label pyramid on the model's own pixel grid.
 
-Layer k has pixels of ``2**k`` level-0 pixels. Values are 0 where nothing was predicted, else class + 1.
+Its pixels are those that the model computes, so nothing is resampled when it is written, and the cells that
+are predicted at once are whole chunks. Values are 0 where nothing was predicted, else class + 1.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,65 +19,106 @@ if TYPE_CHECKING:
     from napari_genselfdiff.events import TileDone
 
 CHUNK = 512
+CELL = 1024
+"""Side of the cells that are predicted at once, in model pixels; whole chunks of the two finest layers."""
+STEP = 8
+"""Confidence and distance are kept in steps of so many 1/255: they compress to a fraction."""
 
 
 def finest_layer(scale: float, shape: tuple[int, int]) -> int:
-    """The layer that holds a model's predictions without loss, for ``scale`` level-0 pixels a model pixel."""
+    """The slide's layer nearest to a model's resolution, not coarser; ``scale`` is in level-0 pixels."""
     return min(max(0, math.floor(math.log2(scale * 1.05))), layer_count(shape) - 1)
 
 
 class PredictionStore:
-    """Predicted classes of one model on one slide.
+    """What one model predicted on one slide.
 
     Parameters
     ----------
     folder : Path
-        A folder of its own; made when it does not exist.
+        An OME-Zarr (0.5) of its own; made when it does not exist. ``labels`` is the pyramid; ``confidence``
+        and ``distance`` (of models that know instances) lie beside it; ``cells`` says which cells are finished.
     shape : tuple of int
         ``(height, width)`` of the slide at level 0.
     scale : float
         Level-0 pixels a model pixel.
+    mpp : float, optional
+        Micrometres per level-0 pixel, for other programs.
 
     Notes
     -----
     One thread writes, any thread reads: chunks are replaced by renaming, so a reader sees old or new ones.
+    Layer k of the pyramid is every ``2**k``-th pixel of the finest one.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, int], scale: float) -> None:
+    def __init__(
+        self, folder: Path, shape: tuple[int, int], scale: float, *, mpp: float | None = None
+    ) -> None:
         import zarr
 
         self.shape, self.scale = shape, scale
-        self.finest = finest_layer(scale, shape)
-        self.layers: dict[int, Any] = {}
+        self.grid = math.ceil(shape[0] / scale), math.ceil(shape[1] / scale)
+        self.layers: list[Any] = []
         with zarr.config.set({"array.write_empty_chunks": False}):
             group = zarr.open_group(folder, mode="a")
-            for layer in range(self.finest, layer_count(shape)):
-                self.layers[layer] = group.require_array(
-                    str(layer),
-                    shape=layer_shape(shape, layer),
-                    chunks=(CHUNK, CHUNK),
-                    dtype="uint8",
-                    fill_value=0,
+            labels = group.require_group("labels")
+            if "ome" not in labels.attrs:
+                labels.attrs["ome"] = _metadata(layer_count(self.grid), scale, mpp)
+
+            def plane(parent: Any, name: str, size: tuple[int, int]) -> Any:
+                return parent.require_array(
+                    name, shape=size, chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=0
                 )
 
-    def read(self, layer: int, region: Region) -> NDArray[np.uint8]:
-        """Values of a part of a layer.
+            for layer in range(layer_count(self.grid)):
+                self.layers.append(plane(labels, str(layer), layer_shape(self.grid, layer)))
+            self._confidence = plane(group, "confidence", self.grid)
+            self._distance = plane(group, "distance", self.grid)
+            self._cells = plane(group, "cells", (-(-self.grid[0] // CELL), -(-self.grid[1] // CELL)))
+            self._finished = np.asarray(self._cells[:], bool)
 
-        Layers finer than the model's are read from the finest one there is.
+    def read(self, layer: int, region: Region) -> NDArray[np.uint8]:
+        """Values at the pixels of one of the slide's power-of-two layers.
 
         Parameters
         ----------
         layer : int
+            Pixels are ``2**layer`` level-0 pixels wide; each takes the value at its centre.
         region : Region
             In the layer's pixels; on the slide.
         """
-        if layer >= self.finest:
-            part = self.layers[layer][region.y : region.bottom, region.x : region.right]
-            return np.asarray(part, np.uint8)
-        rows = np.arange(region.y, region.bottom) >> (self.finest - layer)
-        columns = np.arange(region.x, region.right) >> (self.finest - layer)
-        part = self.layers[self.finest][rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cast("NDArray[np.uint8]", part[np.ix_(rows - rows[0], columns - columns[0])])
+        width = 2**layer / self.scale
+        ours = min(max(0, math.floor(math.log2(width) + 1e-9)), len(self.layers) - 1)
+        array = self.layers[ours]
+
+        def places(start: int, length: int, limit: int) -> NDArray[np.int64]:
+            centres = (np.arange(start, start + length) + 0.5) * (width / 2**ours)
+            found: NDArray[np.int64] = np.floor(centres + 1e-9).astype(np.int64)
+            return np.minimum(found, limit - 1, out=found)
+
+        rows = places(region.y, region.height, array.shape[0])
+        columns = places(region.x, region.width, array.shape[1])
+        part = np.asarray(array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.uint8)
+        if part.shape == (len(rows), len(columns)):
+            return part
+        return part[np.ix_(rows - rows[0], columns - columns[0])]
+
+    def confidence(self, box: Region) -> NDArray[np.uint8]:
+        """Probability of the predicted class, 0 to 255 in steps of `STEP`, in model pixels."""
+        return np.asarray(self._confidence[box.y : box.bottom, box.x : box.right], np.uint8)
+
+    def distance(self, box: Region) -> NDArray[np.uint8]:
+        """The model's distance map, 0 to 255 in steps of `STEP`, in model pixels; 0 on background."""
+        return np.asarray(self._distance[box.y : box.bottom, box.x : box.right], np.uint8)
+
+    def is_finished(self, row: int, column: int) -> bool:
+        """Whether a whole cell was predicted."""
+        return bool(self._finished[row, column])
+
+    def finish(self, row: int, column: int) -> None:
+        """Say that a whole cell is predicted."""
+        self._finished[row, column] = True
+        self._cells[row, column] = 1
 
     def write_tile(self, tile: TileDone, origin: tuple[int, int]) -> None:
         """Keep a tile, on every layer.
@@ -87,40 +129,48 @@ class PredictionStore:
         origin : tuple of int
             ``(y, x)`` on the model's grid of the region that the tile's own origin is relative to.
         """
-        labels = tile.labels + np.uint8(1)
-        labels[tile.confidence == 0] = 0
         y, x = origin[0] + tile.origin[0], origin[1] + tile.origin[1]
-        ratio = 2**self.finest / self.scale
-        limits = layer_shape(self.shape, self.finest)
-        # The layer's pixels whose centres lie in the tile.
-        extent = self.shape[0] / self.scale, self.shape[1] / self.scale
-        rows, source_rows = _centres_inside(y, labels.shape[0], ratio, limits[0], extent[0])
-        columns, source_columns = _centres_inside(x, labels.shape[1], ratio, limits[1], extent[1])
-        if not len(rows) or not len(columns):
+        height, width = (
+            min(side, limit - start)
+            for side, limit, start in zip(tile.labels.shape, self.grid, (y, x), strict=True)
+        )
+        if height <= 0 or width <= 0:
             return
-        part = labels[np.ix_(source_rows, source_columns)]
-        top, left = int(rows[0]), int(columns[0])
-        self.layers[self.finest][top : top + part.shape[0], left : left + part.shape[1]] = part
-        bottom, right = top + part.shape[0], left + part.shape[1]
-        for layer in range(self.finest + 1, max(self.layers) + 1):
-            # Every second pixel of the finer layer.
-            top, left = -(-top // 2), -(-left // 2)
-            bottom, right = -(-bottom // 2), -(-right // 2)
-            if bottom <= top or right <= left:
+        labels = tile.labels[:height, :width] + np.uint8(1)
+        confidence = tile.confidence[:height, :width]
+        labels[confidence == 0] = 0
+        box = np.s_[y : y + height, x : x + width]
+        self._confidence[box] = _reduced(confidence)
+        if tile.distance is not None:
+            self._distance[box] = np.where(labels > 1, _reduced(tile.distance[:height, :width]), 0)
+        for array in self.layers:
+            array[y : y + labels.shape[0], x : x + labels.shape[1]] = labels
+            # The next layer's pixels are those with even coordinates.
+            labels = labels[y % 2 :: 2, x % 2 :: 2]
+            y, x = -(-y // 2), -(-x // 2)
+            if not labels.size:
                 return
-            finer = self.layers[layer - 1]
-            self.layers[layer][top:bottom, left:right] = finer[
-                2 * top : 2 * bottom : 2, 2 * left : 2 * right : 2
-            ]
 
 
-def _centres_inside(
-    start: int, length: int, ratio: float, limit: int, extent: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels of the layer whose centres lie in a tile, and the pixels of the tile that they lie in."""
-    low = max(0, math.floor(start / ratio) - 1)
-    candidates = np.arange(low, min(limit, math.ceil((start + length) / ratio) + 1))
-    # The layer's last pixel may reach beyond the slide, and its centre with it.
-    centres = np.minimum((candidates + 0.5) * ratio, np.nextafter(extent, 0))
-    inside = (centres >= start) & (centres < start + length)
-    return candidates[inside], centres[inside].astype(np.int64) - start
+def _reduced(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Rounded to steps, 1 and more staying above 0."""
+    return np.maximum(values // STEP * STEP, np.minimum(values, 1)).astype(np.uint8)
+
+
+def _metadata(layers: int, scale: float, mpp: float | None) -> dict[str, Any]:
+    """What OME-NGFF 0.5 says about a label pyramid; in level-0 pixels where the resolution is not known."""
+    axis = {"type": "space", **({"unit": "micrometer"} if mpp is not None else {})}
+    pixel = scale * (mpp or 1.0)
+    datasets = [
+        {
+            "path": str(layer),
+            "coordinateTransformations": [{"type": "scale", "scale": [pixel * 2**layer] * 2}],
+        }
+        for layer in range(layers)
+    ]
+    axes = [{"name": name, **axis} for name in "yx"]
+    return {
+        "version": "0.5",
+        "multiscales": [{"name": "predictions", "axes": axes, "datasets": datasets}],
+        "image-label": {},
+    }

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress, TileDone
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session, default_folder
@@ -27,7 +28,7 @@ from napari_genselfdiff.widgets.sections import (
     StatusSection,
     stack_scrolled,
 )
-from napari_genselfdiff.widgets.slides import add_slide, slide_of_layer
+from napari_genselfdiff.widgets.slides import add_slide, described, slide_of_layer
 from napari_genselfdiff.workers import Job, warm_up_in_background
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class GenSelfDiffDock(QWidget):
         self._cancel = CancelToken()
         self._tuning = False
         self._segment_next = False
+        self._looked_at: tuple[float, float] | None = None
 
         self._slides = ComboBox(label="slide", choices=self._rgb_layers, nullable=True)
         self._slides.native.setToolTip("the RGB image layer to work on")
@@ -138,6 +140,8 @@ class GenSelfDiffDock(QWidget):
         self.layers = SessionLayers(self.viewer, session, layer)
         if session.slide.mpp is not None and session.slide.mpp != slide.mpp:
             self.layers.rescale(session.slide.mpp)
+        self.slide_section.show_sensitivity(session.tissue_sensitivity)
+        self._show_tissue(self.slide_section.tissue.isChecked())
         session.model_changed.connect(self._model_changed)
         session.mpp_changed.connect(self._mpp_changed)
         if session.view:
@@ -159,6 +163,15 @@ class GenSelfDiffDock(QWidget):
         if self.layers is not None:
             self.layers.rescale(mpp)
         self._show_state()
+
+    def _show_tissue(self, shown: bool) -> None:
+        if self.layers is not None:
+            self.layers.show_tissue(shown, self.status.show_idle)
+
+    def _set_sensitivity(self, sensitivity: float) -> None:
+        if self.session is not None:
+            self.session.set_tissue_sensitivity(sensitivity)
+            self._show_tissue(self.slide_section.tissue.isChecked())
 
     def shut(self) -> None:
         """Stop what runs and finish writing; the session can be reopened."""
@@ -182,12 +195,19 @@ class GenSelfDiffDock(QWidget):
 
     def segment_view(self) -> None:
         """Segment what is on the screen."""
-        if self.session is None or self.layers is None:
-            return
-        region = self.layers.visible_region()
-        if region is None:
+        region = self.layers.visible_region() if self.layers is not None else None
+        if self.session is not None and region is None:
             self.status.show_idle(NOT_IN_VIEW)
-            return
+        elif region is not None:
+            self._segment(region)
+
+    def segment_slide(self) -> None:
+        """Segment all of the slide's tissue, where the user looks first; go on where it was stopped."""
+        if self.session is not None:
+            self._segment(Region(0, 0, *self.session.slide.shape), skip_glass=True)
+
+    def _segment(self, region: Region, *, skip_glass: bool = False) -> None:
+        assert self.session is not None
         self.segment_section.compare.setChecked(False)
         self._cancel = CancelToken()
         try:
@@ -195,7 +215,17 @@ class GenSelfDiffDock(QWidget):
         except UserError:
             self.status.show_idle("Say the slide's resolution first (micrometres per pixel).")
             return
-        self._run(self.session.segment(region, centre=region.centre, cancel=self._cancel))
+        self._look()
+        self._run(
+            self.session.segment(
+                region, centre=lambda: self._looked_at, skip_glass=skip_glass, cancel=self._cancel
+            )
+        )
+
+    def _look(self, _event: Any = None) -> None:
+        """Remember what is looked at, for the thread that segments."""
+        region = self.layers.visible_region() if self.layers is not None else None
+        self._looked_at = region.centre if region is not None else None
 
     def _use_model(self, name: str) -> None:
         if self.session is None:
@@ -324,6 +354,7 @@ class GenSelfDiffDock(QWidget):
         there = session is not None
         editable = session is not None and not session.annotations.read_only
         self.segment_section.segment_button.setEnabled(there and not running)
+        self.segment_section.slide_button.setEnabled(there and not running)
         self.segment_section.models.setEnabled(there and not running)
         has_previous = session is not None and session.previous is not None
         self.segment_section.previous_button.setEnabled(has_previous and not running)
@@ -337,15 +368,8 @@ class GenSelfDiffDock(QWidget):
         self.status.export_button.setEnabled(there and not running)
         if session is None:
             return
-        slide = session.slide
-        resolution = f"{slide.mpp:.4g} µm/px" if slide.mpp else "resolution not known"
-        self.slide_section.show_slide(
-            f"{slide.name}: {slide.shape[1]:,} x {slide.shape[0]:,} px, {resolution}",
-            ask_mpp=slide.mpp is None,
-            warning=""
-            if self._looks_right()
-            else "This does not look like H&E: the model may be wrong here.",
-        )
+        info, warning = described(session.slide)
+        self.slide_section.show_slide(info, ask_mpp=session.slide.mpp is None, warning=warning)
 
     def _show_models(self) -> None:
         if self.session is None:
@@ -355,15 +379,6 @@ class GenSelfDiffDock(QWidget):
             if entry.kind == "segmenter":
                 models.setdefault(entry.name, f"{entry.name}: a model of the library")
         self.segment_section.show_models(models, self.session.current)
-
-    def _looks_right(self) -> bool:
-        from napari_genselfdiff.slides.stain import looks_like_he
-
-        if self.session is None:
-            return True
-        if getattr(self, "_judged", None) is not self.session:
-            self._judged, self._judgement = self.session, looks_like_he(self.session.slide)
-        return self._judgement
 
     def _export(self) -> None:
         region = self.layers.visible_region() if self.layers is not None else None
@@ -381,7 +396,11 @@ class GenSelfDiffDock(QWidget):
         self.viewer.layers.events.removed.connect(self._layers_changed)
         self.slide_section.open_clicked.connect(self._ask_for_slide)
         self.slide_section.mpp_given.connect(self._give_mpp)
+        self.slide_section.tissue_toggled.connect(self._show_tissue)
+        self.slide_section.sensitivity_chosen.connect(self._set_sensitivity)
+        self.viewer.scene.camera.events.connect(self._look)
         self.segment_section.segment_clicked.connect(self.segment_view)
+        self.segment_section.slide_clicked.connect(self.segment_slide)
         self.segment_section.model_chosen.connect(self._use_model)
         self.segment_section.previous_clicked.connect(self._use_previous)
         self.segment_section.compare_toggled.connect(self._compare)

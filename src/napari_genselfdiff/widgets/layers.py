@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.corrections import CorrectionWindow, window_at_view
 from napari_genselfdiff.widgets.overlay import Overlay
+from napari_genselfdiff.widgets.tissue import TissueOutline
 from napari_genselfdiff.widgets.view import visible_region
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class SessionLayers:
         self.viewer, self.session, self.image = viewer, session, image
         self.editing: CorrectionWindow | None = None
         self.overlay: Overlay | None = Overlay(viewer, session, image)
+        self.tissue: TissueOutline | None = None
         # In screen pixels it would mean nothing.
         viewer.canvas.overlays.scale_bar.visible = session.slide.mpp is not None
 
@@ -50,6 +53,15 @@ class SessionLayers:
             self.editing.commit()
             self.editing.reload()
         self._refresh_overlay()
+
+    def show_tissue(self, shown: bool, on_message: Callable[[str], None]) -> None:
+        """Show the outline of the tissue as it is now, or take it away."""
+        if not shown:
+            self._remove_tissue()
+            return
+        if self.tissue is None:
+            self.tissue = TissueOutline(self.viewer, self.session, self.image, on_message)
+        self.tissue.find()
 
     def correct_here(self) -> bool:
         """Make the view editable; False when the slide is not in view."""
@@ -75,6 +87,7 @@ class SessionLayers:
     def rescale(self, mpp: float) -> None:
         """Show the slide in micrometres."""
         self.stop_editing()
+        self._remove_tissue()
         self.image.scale = (mpp, mpp)
         self.image.units = ("micrometer", "micrometer")
         if self.overlay is not None:
@@ -92,6 +105,7 @@ class SessionLayers:
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
         self.stop_editing()
+        self._remove_tissue()
         overlay, self.overlay = self.overlay, None
         if overlay is not None:
             self._remove(overlay.layer)
@@ -101,6 +115,11 @@ class SessionLayers:
             self.overlay = Overlay(self.viewer, self.session, self.image)
         self.overlay.hole = self.editing.region if self.editing is not None else None
         self.overlay.refresh()
+
+    def _remove_tissue(self) -> None:
+        tissue, self.tissue = self.tissue, None
+        if tissue is not None:
+            tissue.remove()
 
     def _remove(self, layer: object) -> None:
         if layer in self.viewer.layers:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSlider,
     QVBoxLayout,
     QWidget,
 )
@@ -52,10 +53,12 @@ def stack_scrolled(widget: QWidget, *parts: QWidget) -> None:
 
 
 class SlideSection(QGroupBox):
-    """Which slide, and its resolution."""
+    """Which slide, its resolution, and its tissue."""
 
     open_clicked = Signal()
     mpp_given = Signal(float)
+    tissue_toggled = Signal(bool)
+    sensitivity_chosen = Signal(float)
 
     def __init__(self, layers: QWidget) -> None:
         super().__init__("1  Slide")
@@ -89,6 +92,27 @@ class SlideSection(QGroupBox):
         layout.addWidget(self.info)
         layout.addWidget(self.ask_mpp)
         layout.addWidget(self.warning)
+        self.tissue = QCheckBox("Tissue outline")
+        self.tissue.setToolTip(
+            "show where tissue was found; glass, pen marks and empty tiles are left out of a whole slide"
+        )
+        self.tissue.toggled.connect(self.tissue_toggled)
+        self.sensitivity = QSlider(Qt.Orientation.Horizontal)
+        self.sensitivity.setRange(0, 100)
+        self.sensitivity.setValue(50)
+        self.sensitivity.setTracking(False)
+        self.sensitivity.setToolTip("further right takes paler tissue in")
+        self.sensitivity.valueChanged.connect(lambda value: self.sensitivity_chosen.emit(value / 100))
+        row = QHBoxLayout()
+        row.addWidget(self.tissue)
+        row.addWidget(self.sensitivity, 1)
+        layout.addLayout(row)
+
+    def show_sensitivity(self, sensitivity: float) -> None:
+        """Show how pale tissue may be, 0 to 1."""
+        self.sensitivity.blockSignals(True)
+        self.sensitivity.setValue(round(100 * sensitivity))
+        self.sensitivity.blockSignals(False)
 
     def show_slide(self, info: str, *, ask_mpp: bool, warning: str = "") -> None:
         """Show what is known of the slide."""
@@ -102,6 +126,7 @@ class SegmentSection(QGroupBox):
     """Which model, and the one click."""
 
     segment_clicked = Signal()
+    slide_clicked = Signal()
     model_chosen = Signal(str)
     previous_clicked = Signal()
     compare_toggled = Signal(bool)
@@ -117,6 +142,11 @@ class SegmentSection(QGroupBox):
         self.segment_button.setDefault(True)
         self.segment_button.setStyleSheet(PRIMARY)
         self.segment_button.clicked.connect(self.segment_clicked)
+        self.slide_button = _button(
+            "Segment slide",
+            "segment all of the tissue, beginning where you look; Cancel pauses, this button goes on",
+        )
+        self.slide_button.clicked.connect(self.slide_clicked)
         self.previous_button = _button("Previous model", "go back to the model that was used before")
         self.previous_button.clicked.connect(self.previous_clicked)
         self.compare = QCheckBox("Show before")
@@ -124,7 +154,10 @@ class SegmentSection(QGroupBox):
         self.compare.toggled.connect(self.compare_toggled)
         layout = QVBoxLayout(self)
         layout.addWidget(self.models)
-        layout.addWidget(self.segment_button)
+        row = QHBoxLayout()
+        row.addWidget(self.segment_button, 1)
+        row.addWidget(self.slide_button)
+        layout.addLayout(row)
         row = QHBoxLayout()
         row.addWidget(self.previous_button)
         row.addWidget(self.compare)

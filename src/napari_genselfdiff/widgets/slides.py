@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,17 @@ def slide_of_layer(layer: Image) -> Slide:
         raise UserError("this layer is not a flat RGB image", layer.name, "choose an RGB image layer")
     levels = list(layer.data) if layer.multiscale else [layer.data]
     return slide_from_arrays(levels, name=layer.name, mpp=_mpp(layer))
+
+
+@lru_cache(maxsize=8)
+def described(slide: Slide) -> tuple[str, str]:
+    """What there is to say about a slide, and a warning if the models may be wrong on it."""
+    from napari_genselfdiff.slides.stain import looks_like_he
+
+    resolution = f"{slide.mpp:.4g} µm/px" if slide.mpp else "resolution not known"
+    info = f"{slide.name}: {slide.shape[1]:,} x {slide.shape[0]:,} px, {resolution}"
+    warning = "" if looks_like_he(slide) else "This does not look like H&E: the model may be wrong here."
+    return info, warning
 
 
 def _mpp(layer: Image) -> float | None:
