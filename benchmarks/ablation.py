@@ -236,6 +236,11 @@ class Table:
         print(row, flush=True)
 
 
+def shown(name: str) -> str:
+    """A name as a table shows it."""
+    return Path(name).stem if name.endswith(".safetensors") else name
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     return f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "-"
@@ -252,13 +257,13 @@ def print_tables(rows: list[Row]) -> None:
         for key in dict.fromkeys((row["name"], row["gigapixels"]) for row in at_time):
             same = [row for row in at_time if (row["name"], row["gigapixels"]) == key]
             cells = [spread([dice for row in same for dice in row[labels]]) for labels in LABELS]
-            print(f"| {Path(key[0]).stem} | {key[1]} | {' | '.join(cells)} |")
+            print(f"| {shown(key[0])} | {key[1]} | {' | '.join(cells)} |")
         print(f"\n{name}: time steps, 8 labelled images\n")
         print(f"| pretext | {' | '.join(map(str, TIMES))} |\n{'| --- ' * (len(TIMES) + 1)}|")
         for pretext in dict.fromkeys(row["name"] for row in here if row["time"] != TIME):
             same = [row for row in here if row["name"] == pretext]
             cells = [spread([d for row in same if row["time"] == time for d in row["8"]]) for time in TIMES]
-            print(f"| {Path(pretext).stem} | {' | '.join(cells)} |")
+            print(f"| {shown(pretext)} | {' | '.join(cells)} |")
     for stage in ("fine-tune", "network"):
         trained = [row for row in rows if row["stage"] == stage]
         for name, steps in dict.fromkeys((row["set"], row["fine_tune_steps"]) for row in trained):
@@ -272,7 +277,7 @@ def print_tables(rows: list[Row]) -> None:
                 start, rate, body = kind
                 cells = [spread([r["dice"] for r in same if r["labels"] == labels]) for labels in LABELS]
                 fast = same[0].get("mpx_per_second", "-")
-                print(f"| {Path(start).stem} | {rate:g} | {body:g} | {fast} | {' | '.join(cells)} |")
+                print(f"| {shown(start)} | {rate:g} | {body:g} | {fast} | {' | '.join(cells)} |")
 
 
 def parsed() -> argparse.Namespace:

@@ -33,7 +33,7 @@ ABOUT: dict[str, dict[str, Any]] = {
         "mpp_range": [0.25, 1.0],
     },
     "nuclei": {
-        "about": "nuclei in H&E, fine-tuned from the bundled pretext",
+        "about": "nuclei in H&E; the mean of two fine-tunes from the bundled pretext",
         "classes": ["background", "nucleus"],
         "mpp_range": [0.2, 0.6],
         "parent": "pretext",

@@ -25,6 +25,7 @@ from napari_genselfdiff.geometry import Region, layer_count, layer_shape
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import Round, Version, judge
 from napari_genselfdiff.slides.fingerprint import slide_fingerprint
+from napari_genselfdiff.slides.tissue import SlideTissue
 
 if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.network import Segmenter
     from napari_genselfdiff.segmentation.store import PredictionStore
     from napari_genselfdiff.slides import Slide
-    from napari_genselfdiff.slides.tissue import Tissue
 
 FINE_TUNE_SECONDS = 25.0
 FORMAT = 1
@@ -82,8 +82,7 @@ class Session:
         self.current: str | None = None
         self.previous: str | None = None
         self.view: dict[str, Any] = {}
-        self.tissue_sensitivity = 0.5
-        self._tissue: Tissue | None = None
+        self.tissue = SlideTissue(slide)
         self._fingerprint = slide_fingerprint(slide)
         self._load()
         self.annotations: Annotations = Annotations.open(
@@ -174,7 +173,7 @@ class Session:
                 "current": self.current,
                 "previous": self.previous,
                 "view": self.view,
-                "tissue_sensitivity": self.tissue_sensitivity,
+                "tissue_sensitivity": self.tissue.sensitivity,
             }
             write_text(self.folder / "session.json", json.dumps(values, indent=1))
 
@@ -222,23 +221,9 @@ class Session:
             self._store(self.current or ""),
             compute=self.compute,
             centre=centre,
-            tissue=self.tissue() if skip_glass else None,
+            tissue=self.tissue.find() if skip_glass else None,
             cancel=cancel,
         )
-
-    def tissue(self) -> Tissue:
-        """Where the slide's tissue is; found when it is asked for first, in up to a second or two."""
-        from napari_genselfdiff.slides.tissue import find_tissue
-
-        if self._tissue is None:
-            self._tissue = find_tissue(self.slide, sensitivity=self.tissue_sensitivity)
-        return self._tissue
-
-    def set_tissue_sensitivity(self, sensitivity: float) -> None:
-        """Take paler tissue in (higher) or less of it (lower), 0 to 1; kept with the session."""
-        self.tissue_sensitivity = sensitivity
-        self._tissue = None
-        self.save()
 
     def fine_tune(
         self,
@@ -394,7 +379,7 @@ class Session:
         self.current = values["current"] if values["current"] in names else None
         self.previous = values["previous"] if values["previous"] in names else None
         self.view = values.get("view", {})
-        self.tissue_sensitivity = values.get("tissue_sensitivity", 0.5)
+        self.tissue.sensitivity = values.get("tissue_sensitivity", 0.5)
         if self.slide.mpp is None and saved["mpp"] is not None:
             self.slide = self.slide.with_mpp(saved["mpp"])
 

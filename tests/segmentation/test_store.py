@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
 
 from napari_genselfdiff.events import TileDone
+from napari_genselfdiff.exchange.omezarr import read_ome_zarr
 from napari_genselfdiff.geometry import Region, layer_shape
-from napari_genselfdiff.segmentation.store import PredictionStore, finest_layer
+from napari_genselfdiff.segmentation.store import CELL, STEP, PredictionStore, finest_layer
 
 Labels = NDArray[np.uint8]
 
@@ -21,17 +23,6 @@ def tile(origin: tuple[int, int], labels: Labels, confidence: int = 200) -> Tile
 
 def whole(store: PredictionStore, layer: int) -> Labels:
     return store.read(layer, Region(0, 0, *layer_shape(store.shape, layer)))
-
-
-def nearest(labels: Labels, shape: tuple[int, int], layer: int, scale: float) -> Labels:
-    """The layer as one would sample it directly: class + 1 of the model pixel under each pixel's centre."""
-    indices = []
-    for side, limit, extent in zip(layer_shape(shape, layer), labels.shape, shape, strict=True):
-        centres = (np.arange(side) + 0.5) * (2**layer / scale)
-        on_the_slide = np.minimum(centres, extent / scale - 1e-9)
-        assert on_the_slide[-1] < limit
-        indices.append(on_the_slide.astype(int))
-    return labels[np.ix_(*indices)] + np.uint8(1)
 
 
 def model_grid(shape: tuple[int, int], scale: float, seed: int = 0) -> Labels:
@@ -46,28 +37,40 @@ def write_all(store: PredictionStore, labels: Labels, *, step: int, origin: tupl
             store.write_tile(tile((y - origin[0], x - origin[1]), part), origin)
 
 
-# 3.85 divides the height of the slide: its last, partial pixel has its centre beyond the model's grid.
-# 1.09 and 1.34 have centres on the first pixel of a tile, to the last bit.
 @pytest.mark.parametrize("scale", [1.09, 1.34, 1.0, 2.0, 2.19, 1.002, 0.5, 3.85, 4.38])
-def test_tiles_compose_the_layer_without_holes(tmp_path: Path, scale: float) -> None:
+def test_every_layer_shows_what_the_model_said_under_its_pixels(tmp_path: Path, scale: float) -> None:
     shape = (1001, 670)
     store, labels = PredictionStore(tmp_path / "p", shape, scale), model_grid(shape, scale)
-    write_all(store, labels, step=50 if scale == 1.09 else 100 if scale > 1.05 else 211, origin=(7, 13))
-    layer = store.finest
-    expected = nearest(labels, shape, layer, scale)
-    shown = whole(store, layer)
-    assert shown.shape == layer_shape(shape, layer)
-    assert (shown > 0).all()
-    assert (shown == expected).all()
-    while layer + 1 in store.layers:
-        assert (whole(store, layer + 1) == whole(store, layer)[::2, ::2]).all()
-        layer += 1
-    assert max(layer_shape(shape, layer)) <= 512
+    write_all(store, labels, step=97, origin=(7, 13))
+    for layer in range(4):
+        shown = whole(store, layer)
+        assert shown.shape == layer_shape(shape, layer)
+        assert (shown > 0).all()
+        # The pixel of the model under the centre, to the pixels that the coarser layers of the store drop.
+        ours = min(max(0, int(np.floor(np.log2(2**layer / scale) + 1e-9))), len(store.layers) - 1)
+        dropped = 2**ours
+        indices = []
+        for side, limit in zip(shown.shape, labels.shape, strict=True):
+            places = np.floor((np.arange(side) + 0.5) * (2**layer / scale) + 1e-9).astype(int)
+            indices.append(np.minimum(places // dropped * dropped, (limit - 1) // dropped * dropped))
+        assert (shown == labels[np.ix_(*indices)] + 1).all()
+
+
+def test_the_parts_of_a_layer_are_the_whole(tmp_path: Path) -> None:
+    shape = (900, 700)
+    store = PredictionStore(tmp_path / "p", shape, 2.19)
+    write_all(store, model_grid(shape, 2.19), step=150)
+    for layer in (0, 1, 2):
+        complete = whole(store, layer)
+        for y, x, h, w in ((0, 0, 1, 1), (13, 57, 101, 43), (complete.shape[0] - 5, 0, 5, complete.shape[1])):
+            np.testing.assert_array_equal(
+                store.read(layer, Region(y, x, h, w)), complete[y : y + h, x : x + w]
+            )
 
 
 def test_coarser_layers_are_current_after_every_tile(tmp_path: Path) -> None:
     store = PredictionStore(tmp_path / "p", (1500, 1700), 1.0)
-    assert sorted(store.layers) == [0, 1, 2]
+    assert len(store.layers) == 3
     rng = np.random.default_rng(1)
     for _ in range(15):
         h, w = rng.integers(1, 300, 2)
@@ -75,7 +78,7 @@ def test_coarser_layers_are_current_after_every_tile(tmp_path: Path) -> None:
         labels = rng.integers(0, 5, (h, w), dtype=np.uint8)
         store.write_tile(tile((0, 0), labels), (int(y), int(x)))
         for layer in (1, 2):
-            assert (whole(store, layer) == whole(store, layer - 1)[::2, ::2]).all()
+            assert (store.layers[layer][:] == store.layers[layer - 1][::2, ::2]).all()
 
 
 def test_later_tiles_replace_earlier_ones_and_nothing_around_them(tmp_path: Path) -> None:
@@ -112,31 +115,51 @@ def test_predictions_are_still_there_when_opened_again(tmp_path: Path) -> None:
     shape, labels = (900, 800), model_grid((900, 800), 2.0)
     first = PredictionStore(tmp_path / "p", shape, 2.0)
     write_all(first, labels[:200], step=150)
+    first.finish(0, 0)
     again = PredictionStore(tmp_path / "p", shape, 2.0)
-    for layer in first.layers:
+    assert again.is_finished(0, 0)
+    for layer in range(4):
         assert (whole(again, layer) == whole(first, layer)).all()
     again.write_tile(tile((0, 0), labels[200:]), (200, 0))
     assert (whole(first, 1) == labels + 1).all()
 
 
+def test_confidence_and_distance_are_kept_in_steps(tmp_path: Path) -> None:
+    store = PredictionStore(tmp_path / "p", (300, 300), 1.0)
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, (200, 200), dtype=np.uint8)
+    confidence, distance = rng.integers(1, 256, (2, 200, 200), dtype=np.uint8)
+    store.write_tile(TileDone((0, 0), labels, confidence, distance), (10, 20))
+    box = Region(10, 20, 200, 200)
+    kept = store.confidence(box)
+    assert (kept > 0).all()
+    assert np.abs(kept.astype(int) - confidence).max() < STEP
+    ridges = store.distance(box)
+    assert np.abs(ridges.astype(int) - distance)[labels > 0].max() < STEP
+    assert not ridges[labels == 0].any()
+
+
 def test_empty_places_take_no_room(tmp_path: Path) -> None:
     store = PredictionStore(tmp_path / "p", (100_000, 100_000), 1.0)
     store.write_tile(tile((0, 0), np.ones((300, 300), np.uint8)), (50_000, 50_000))
+    store.finish(3, 4)
     files = [path for path in (tmp_path / "p").rglob("*") if path.is_file()]
-    assert len(files) < 30
+    assert len(files) < 40
     assert sum(path.stat().st_size for path in files) < 100_000
     assert store.read(0, Region(50_000, 50_000, 300, 300)).min() == 2
     assert not store.read(0, Region(1000, 1000, 300, 300)).any()
 
 
-def test_finer_layers_are_read_from_the_finest_one_there_is(tmp_path: Path) -> None:
-    store, labels = PredictionStore(tmp_path / "p", (2100, 900), 4.0), model_grid((2100, 900), 4.0)
-    assert store.finest == 2
-    write_all(store, labels, step=200)
-    shown = store.read(0, Region(101, 203, 50, 60))
-    rows, columns = np.arange(101, 151) // 4, np.arange(203, 263) // 4
-    assert (shown == labels[np.ix_(rows, columns)] + 1).all()
-    assert (store.read(1, Region(50, 60, 7, 9)) == store.read(0, Region(100, 120, 14, 18))[::2, ::2]).all()
+def test_other_programs_read_the_pyramid(tmp_path: Path) -> None:
+    shape = (3 * CELL, 2 * CELL)
+    store, labels = PredictionStore(tmp_path / "p", shape, 2.0, mpp=0.25), model_grid(shape, 2.0)
+    write_all(store, labels, step=CELL)
+    found = read_ome_zarr(tmp_path / "p" / "labels").labels
+    np.testing.assert_array_equal(found, labels + 1)
+    (image,) = zarr.open_group(tmp_path / "p" / "labels", mode="r").attrs["ome"]["multiscales"]
+    scales = [d["coordinateTransformations"][0]["scale"][0] for d in image["datasets"]]
+    assert scales == [0.5 * 2**k for k in range(len(scales))]
+    assert {axis["unit"] for axis in image["axes"]} == {"micrometer"}
 
 
 def test_the_finest_layer_holds_the_model_without_loss() -> None:

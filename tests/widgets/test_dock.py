@@ -15,6 +15,7 @@ from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.corrections import WINDOW_NAME
 from napari_genselfdiff.widgets.overlay import OVERLAY_NAME
+from napari_genselfdiff.widgets.tissue import OUTLINE_NAME
 
 pytestmark = pytest.mark.gui
 
@@ -71,6 +72,62 @@ def test_segmenting_shows_an_overlay_of_what_the_model_said(ready: Any, qtbot: A
     assert seen.mean() > 0.5
     np.testing.assert_array_equal(shown[seen], predicted[seen] - 1)
     assert not shown[~seen].any()
+
+
+@pytest.fixture
+def half_glass(dock: Any, tissue: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A dock with a slide of many cells whose right half is glass."""
+    for module in ("inference", "store", "streaming"):
+        monkeypatch.setattr(f"napari_genselfdiff.segmentation.{module}.CELL", 128)
+    image = tissue.copy()
+    image[:, 400:] = 242
+    dock.viewer.add_image(image, rgb=True, name="tissue", scale=(0.5, 0.5), units=("um", "um"))
+    return dock
+
+
+def test_a_whole_slide_is_segmented_but_its_glass_and_a_pause_loses_nothing(
+    half_glass: Any, qtbot: Any, wait_for: Wait
+) -> None:
+    def predicted() -> np.ndarray[Any, Any]:
+        store = half_glass.session._store(half_glass.session.current)
+        return np.asarray(store.read(0, Region(0, 0, 600, 800)) > 0)
+
+    section = half_glass.segment_section
+    click(qtbot, section.slide_button)
+    wait_for(lambda: predicted().any())
+    half_glass.status.cancel_button.click()
+    wait_for(lambda: half_glass.job is None)
+    before = predicted()
+    click(qtbot, section.slide_button)
+    wait_for(lambda: half_glass.job is None)
+    assert "Segmented" in half_glass.status.text.text()
+    after = predicted()
+    assert after[:, :400].all()
+    assert not after[:, 520:].any()
+    assert after[before].all()
+    click(qtbot, section.slide_button)
+    wait_for(lambda: half_glass.job is None)
+    np.testing.assert_array_equal(predicted(), after)
+
+
+def test_the_tissue_has_an_outline_that_can_be_adjusted_and_is_remembered(
+    half_glass: Any, wait_for: Wait
+) -> None:
+    section, layers = half_glass.slide_section, half_glass.viewer.layers
+    section.tissue.setChecked(True)
+    wait_for(lambda: OUTLINE_NAME in layers)
+    outline = layers[OUTLINE_NAME]
+    found = outline.data > 0
+    assert outline.contour == 1
+    share = found.mean()
+    assert 0.45 < share < 0.55
+    # It lies on the slide: the right border of the tissue is in its middle, 200 micrometres from the left.
+    assert outline.data_to_world((0, np.flatnonzero(found.any(axis=0)).max()))[1] == pytest.approx(200, abs=12)
+    section.sensitivity.setValue(100)
+    wait_for(lambda: (outline.data > 0).mean() != share)
+    assert half_glass.session.tissue.sensitivity == 1
+    section.tissue.setChecked(False)
+    assert OUTLINE_NAME not in layers
 
 
 def test_cancel_stops_and_keeps_what_is_done(
@@ -177,7 +234,7 @@ def test_running_out_of_memory_is_said(
         raise OutOfMemoryError("the device ran out of memory: choose the CPU")
         yield
 
-    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.predict_region", fail)
+    monkeypatch.setattr("napari_genselfdiff.segmentation.streaming.predict_region", fail)
     click(qtbot, ready.segment_section.segment_button)
     wait_for(lambda: ready.job is None)
     assert "ran out of memory" in ready.status.text.text()
@@ -191,7 +248,7 @@ def test_a_runtime_error_of_torch_is_shown_and_does_not_hang(
         raise RuntimeError("shapes do not match")
         yield
 
-    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.predict_region", fail)
+    monkeypatch.setattr("napari_genselfdiff.segmentation.streaming.predict_region", fail)
     click(qtbot, ready.segment_section.segment_button)
     wait_for(lambda: ready.job is None)
     assert "shapes do not match" in ready.status.text.text()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.files import atomic_path
+from napari_genselfdiff.models.versions import Version
 from napari_genselfdiff.models.weights import read_card
 
 SUFFIX = ".safetensors"
@@ -50,6 +52,15 @@ def user_folder() -> Path:
 
     home = os.environ.get("GENSELFDIFF_HOME")
     return (Path(home) if home else user_data_path("napari-genselfdiff")) / "models"
+
+
+def choices(versions: Sequence[Version]) -> dict[str, str]:
+    """Names of the segmenters that a session can use, its own versions first, with a description of each."""
+    found = {version.name: version.description for version in versions}
+    for entry in list_models():
+        if entry.kind == "segmenter":
+            found.setdefault(entry.name, f"{entry.name}: a model of the library")
+    return found
 
 
 def list_models() -> list[ModelEntry]:

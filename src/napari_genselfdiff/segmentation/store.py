@@ -37,7 +37,7 @@ class PredictionStore:
     ----------
     folder : Path
         An OME-Zarr (0.5) of its own; made when it does not exist. ``labels`` is the pyramid; ``confidence``
-        and ``distance`` (of models that know instances) lie beside it; ``cells`` says which cells are finished.
+        and ``distance`` (of models that know instances) lie beside it; ``cells`` says which are finished.
     shape : tuple of int
         ``(height, width)`` of the slide at level 0.
     scale : float

@@ -78,7 +78,7 @@ def segment_cells(
     try:
         while todo and not cancel.cancelled:
             place = centre() or middle
-            part = following if following in todo else _nearest(todo, place)
+            part = following or _nearest(todo, place)  # what is being read already is taken first
             todo.remove(part)
             following = _nearest(todo, place) if todo else None
             if following is not None:
@@ -149,7 +149,7 @@ class _ReadAhead:
             inside = Region(windows[0].y, windows[0].x, windows[0].height, windows[0].width)
             inside = inside.clipped(*self._grid) or inside
             key = inside.y, inside.x, inside.height, inside.width
-            self._windows = {key: self._pool.submit(self._read, *key)}
+            self._windows[key] = self._pool.submit(self._read, *key)
 
     def __call__(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a window, or take the one that was read ahead."""

@@ -55,6 +55,32 @@ class Tissue:
         return bool(self.mask[top:bottom, left:right].any())
 
 
+class SlideTissue:
+    """The tissue of one slide, found when it is asked for first.
+
+    Parameters
+    ----------
+    slide : Slide
+
+    Attributes
+    ----------
+    sensitivity : float
+        See `find_tissue`; may be changed.
+    """
+
+    def __init__(self, slide: Slide) -> None:
+        self.slide = slide
+        self.sensitivity = 0.5
+        self._found: dict[float, Tissue] = {}
+
+    def find(self) -> Tissue:
+        """The tissue at this sensitivity; up to a second or two, from any thread."""
+        sensitivity = self.sensitivity
+        if sensitivity not in self._found:
+            self._found = {sensitivity: find_tissue(self.slide, sensitivity=sensitivity)}
+        return self._found[sensitivity]
+
+
 def find_tissue(slide: Slide, *, sensitivity: float = 0.5) -> Tissue:
     """Find the tissue of a slide on its overview.
 

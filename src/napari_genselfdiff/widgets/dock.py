@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,13 +140,11 @@ class GenSelfDiffDock(QWidget):
         self.layers = SessionLayers(self.viewer, session, layer)
         if session.slide.mpp is not None and session.slide.mpp != slide.mpp:
             self.layers.rescale(session.slide.mpp)
-        self.slide_section.show_sensitivity(session.tissue_sensitivity)
+        self.slide_section.show_sensitivity(session.tissue.sensitivity)
         self._show_tissue(self.slide_section.tissue.isChecked())
         session.model_changed.connect(self._model_changed)
         session.mpp_changed.connect(self._mpp_changed)
-        if session.view:
-            self.viewer.scene.camera.center = tuple(session.view["center"])
-            self.viewer.scene.camera.zoom = session.view["zoom"]
+        self.layers.restore_view()
         self._model_changed(session.current or "")
 
     def _ask_for_slide(self) -> None:
@@ -170,7 +168,8 @@ class GenSelfDiffDock(QWidget):
 
     def _set_sensitivity(self, sensitivity: float) -> None:
         if self.session is not None:
-            self.session.set_tissue_sensitivity(sensitivity)
+            self.session.tissue.sensitivity = sensitivity
+            self.session.save()
             self._show_tissue(self.slide_section.tissue.isChecked())
 
     def shut(self) -> None:
@@ -181,11 +180,10 @@ class GenSelfDiffDock(QWidget):
             self.job = None
         layers, self.layers = self.layers, None
         if layers is not None:
+            layers.keep_view()
             layers.remove()
         session, self.session = self.session, None
         if session is not None:
-            camera = self.viewer.scene.camera
-            session.view = {"center": [float(c) for c in camera.center], "zoom": float(camera.zoom)}
             session.close()
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
@@ -227,18 +225,14 @@ class GenSelfDiffDock(QWidget):
         region = self.layers.visible_region() if self.layers is not None else None
         self._looked_at = region.centre if region is not None else None
 
-    def _use_model(self, name: str) -> None:
-        if self.session is None:
+    def _use_model(self, name: str | None) -> None:
+        if self.session is None or name is None:
             return
         try:
             self.session.use_model(name)
         except UserError as error:
             self.status.show_idle(str(error))
         self._show_state()
-
-    def _use_previous(self) -> None:
-        if self.session is not None and self.session.previous is not None:
-            self._use_model(self.session.previous)
 
     def _model_changed(self, _name: str) -> None:
         if self.session is None or self.layers is None:
@@ -271,19 +265,11 @@ class GenSelfDiffDock(QWidget):
             self.status.show_idle("This window counts as right: training will learn from all of it.")
             self._show_state()
 
-    def _undo(self) -> None:
-        self._step(lambda s: s.annotations.undo(), lambda w: w.undo())
-
-    def _redo(self) -> None:
-        self._step(lambda s: s.annotations.redo(), lambda w: w.redo())
-
-    def _step(self, on_session: Any, on_window: Any) -> None:
-        if self.editing is not None:
-            on_window(self.editing)
-        elif self.session is not None:
-            on_session(self.session)
-        self._refresh()
-        self._show_state()
+    def _step(self, step: Callable[[SessionLayers], None]) -> None:
+        """Undo or redo."""
+        if self.layers is not None:
+            step(self.layers)
+            self._show_state()
 
     def _choose_class(self, label: int) -> None:
         if self.editing is not None:
@@ -374,11 +360,7 @@ class GenSelfDiffDock(QWidget):
     def _show_models(self) -> None:
         if self.session is None:
             return
-        models = {version.name: version.description for version in self.session.versions}
-        for entry in library.list_models():
-            if entry.kind == "segmenter":
-                models.setdefault(entry.name, f"{entry.name}: a model of the library")
-        self.segment_section.show_models(models, self.session.current)
+        self.segment_section.show_models(library.choices(self.session.versions), self.session.current)
 
     def _export(self) -> None:
         region = self.layers.visible_region() if self.layers is not None else None
@@ -402,12 +384,14 @@ class GenSelfDiffDock(QWidget):
         self.segment_section.segment_clicked.connect(self.segment_view)
         self.segment_section.slide_clicked.connect(self.segment_slide)
         self.segment_section.model_chosen.connect(self._use_model)
-        self.segment_section.previous_clicked.connect(self._use_previous)
+        self.segment_section.previous_clicked.connect(
+            lambda: self._use_model(self.session.previous if self.session else None)
+        )
         self.segment_section.compare_toggled.connect(self._compare)
         self.correct_section.correct_clicked.connect(self.correct_here)
         self.correct_section.accept_clicked.connect(self._accept)
-        self.correct_section.undo_clicked.connect(self._undo)
-        self.correct_section.redo_clicked.connect(self._redo)
+        self.correct_section.undo_clicked.connect(lambda: self._step(SessionLayers.undo))
+        self.correct_section.redo_clicked.connect(lambda: self._step(SessionLayers.redo))
         self.correct_section.class_chosen.connect(self._choose_class)
         self.fine_tune_section.fine_tune_clicked.connect(self.fine_tune)
         self.status.cancel_clicked.connect(lambda: self._cancel.cancel())

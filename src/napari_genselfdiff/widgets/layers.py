@@ -47,6 +47,31 @@ class SessionLayers:
         """The part of the slide that is on the screen, in level-0 pixels."""
         return visible_region(self.viewer, self.image, self.session.slide.shape)
 
+    def keep_view(self) -> None:
+        """Remember in the session what is looked at."""
+        camera = self.viewer.scene.camera
+        self.session.view = {"center": [float(c) for c in camera.center], "zoom": float(camera.zoom)}
+
+    def restore_view(self) -> None:
+        """Look at what was looked at when the session was closed."""
+        if self.session.view:
+            self.viewer.scene.camera.center = tuple(self.session.view["center"])
+            self.viewer.scene.camera.zoom = self.session.view["zoom"]
+
+    def undo(self) -> None:
+        """Take the last stroke back, wherever it was."""
+        if self.editing is not None:
+            self.editing.commit()
+        self.session.annotations.undo()
+        self.refresh()
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        if self.editing is not None:
+            self.editing.commit()
+        self.session.annotations.redo()
+        self.refresh()
+
     def refresh(self) -> None:
         """Show what changed; the overlay comes back when it was removed."""
         if self.editing is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from napari_genselfdiff.session import Session
 
-OUTLINE_NAME = "tissue"
+OUTLINE_NAME = "tissue outline"
 COLOUR = "#009E73"
 
 
@@ -49,7 +49,7 @@ class TissueOutline:
             return
 
         def work() -> Iterator[Event]:
-            yield Finished(self.session.tissue())
+            yield Finished(self.session.tissue.find())
 
         self._job = Job(
             work(), CancelToken(), on_event=self._show, on_error=self.on_message, on_end=self._ended
