@@ -122,7 +122,8 @@ def test_the_tissue_has_an_outline_that_can_be_adjusted_and_is_remembered(
     share = found.mean()
     assert 0.45 < share < 0.55
     # It lies on the slide: the right border of the tissue is in its middle, 200 micrometres from the left.
-    assert outline.data_to_world((0, np.flatnonzero(found.any(axis=0)).max()))[1] == pytest.approx(200, abs=12)
+    last = np.flatnonzero(found.any(axis=0)).max()
+    assert outline.data_to_world((0, last))[1] == pytest.approx(200, abs=12)
     section.sensitivity.setValue(100)
     wait_for(lambda: (outline.data > 0).mean() != share)
     assert half_glass.session.tissue.sensitivity == 1
