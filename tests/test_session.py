@@ -21,6 +21,7 @@ from napari_genselfdiff.models.versions import Round, judge
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 from napari_genselfdiff.session import Session
 from napari_genselfdiff.slides import slide_from_arrays
+from napari_genselfdiff.slides.tissue import Tissue
 
 CPU = Compute(device="cpu", autocast=None, threads=1)
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
@@ -210,3 +211,9 @@ def test_the_answer_is_in_plain_words(
     verdict, message = judge(before, after)
     assert verdict is accepted
     assert words in message
+
+
+def test_a_slide_of_glass_alone_is_said(session: Session) -> None:
+    session.tissue._found = {session.tissue.sensitivity: Tissue(np.zeros((30, 40), bool), 10.0)}
+    with pytest.raises(UserError, match="no tissue"):
+        last(session.segment(WHOLE, skip_glass=True))

@@ -213,7 +213,6 @@ class Session:
             raise UserError(
                 "the view shows no part of the slide", self.slide.name, "move the slide into view"
             )
-        self.scale()
         yield from stream_region(
             self.segmenter(),
             self.slide,

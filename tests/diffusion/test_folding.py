@@ -33,6 +33,7 @@ def test_folding_changes_nothing_at_its_time_step(time_scale: bool) -> None:
     network = used_network(time_scale=time_scale)
     x = torch.rand(2, 3, 64, 96) * 2 - 1
     fast = folded(network, 70)
+    assert folded(fast, 70) is fast
     with torch.inference_mode():
         expected = network(x, torch.tensor([70]))
         torch.testing.assert_close(fast(x, torch.tensor([70])), expected, atol=1e-4, rtol=1e-4)

@@ -47,7 +47,7 @@ def folded(network: UNet, timestep: int) -> UNet:
     ``scale * (gain * (conv(x) - mean) / sqrt(var + eps) + bias) + shift`` is a convolution with
     other numbers.
     """
-    if network.config.norm != "batch":
+    if network.config.norm != "batch" or isinstance(network.final, FoldedBlock):
         return network
     result = copy.deepcopy(network).eval().requires_grad_(False)
     device = next(result.parameters()).device

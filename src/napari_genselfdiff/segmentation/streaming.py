@@ -65,7 +65,7 @@ def segment_cells(
     Raises
     ------
     OutOfMemoryError
-        If the device ran out of memory for the smallest piece.
+        If the device ran out of memory.
     """
     cancel = cancel or CancelToken()
     middle = region.y + region.height / 2, region.x + region.width / 2

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter
@@ -51,7 +52,18 @@ def stream_region(
     ------
     Event
         As `segment_cells` does; the message of the last one says how large the region is.
+
+    Raises
+    ------
+    UserError
+        If the slide has no tissue.
     """
+    if tissue is not None and not tissue.mask.any():
+        raise UserError(
+            "no tissue was found on the slide",
+            slide.path or slide.name,
+            "take paler tissue in (the slider beside Tissue outline), or segment the view",
+        )
     scale = store.scale
     top, left = math.floor(region.y / scale), math.floor(region.x / scale)
     bottom = min(math.ceil(region.bottom / scale), store.grid[0])

@@ -164,7 +164,11 @@ class GenSelfDiffDock(QWidget):
 
     def _show_tissue(self, shown: bool) -> None:
         if self.layers is not None:
-            self.layers.show_tissue(shown, self.status.show_idle)
+            self.layers.show_tissue(shown, self._tell)
+
+    def _tell(self, message: str) -> None:
+        if self.job is None:
+            self.status.show_idle(message)
 
     def _set_sensitivity(self, sensitivity: float) -> None:
         if self.session is not None:
@@ -238,7 +242,7 @@ class GenSelfDiffDock(QWidget):
         if self.session is None or self.layers is None:
             return
         self.correct_section.show_classes(self.session.classes)
-        self._show_models()
+        self.segment_section.show_models(library.choices(self.session.versions), self.session.current)
         self.segment_section.compare.setChecked(False)
         self.layers.refresh()
         self._show_state()
@@ -266,7 +270,6 @@ class GenSelfDiffDock(QWidget):
             self._show_state()
 
     def _step(self, step: Callable[[SessionLayers], None]) -> None:
-        """Undo or redo."""
         if self.layers is not None:
             step(self.layers)
             self._show_state()
@@ -292,7 +295,7 @@ class GenSelfDiffDock(QWidget):
         self.status.show_idle(event.message)
         if self.session is not None and isinstance(event.result, Round):
             self.session.adopt(event.result)
-            self._show_models()
+            self.segment_section.show_models(library.choices(self.session.versions), self.session.current)
             self._segment_next = event.result.accepted
 
     def _run(self, events: Iterator[Event]) -> None:
@@ -356,11 +359,6 @@ class GenSelfDiffDock(QWidget):
             return
         info, warning = described(session.slide)
         self.slide_section.show_slide(info, ask_mpp=session.slide.mpp is None, warning=warning)
-
-    def _show_models(self) -> None:
-        if self.session is None:
-            return
-        self.segment_section.show_models(library.choices(self.session.versions), self.session.current)
 
     def _export(self) -> None:
         region = self.layers.visible_region() if self.layers is not None else None

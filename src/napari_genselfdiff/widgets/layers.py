@@ -82,7 +82,8 @@ class SessionLayers:
     def show_tissue(self, shown: bool, on_message: Callable[[str], None]) -> None:
         """Show the outline of the tissue as it is now, or take it away."""
         if not shown:
-            self._remove_tissue()
+            if self.tissue is not None:
+                self.tissue.remove()
             return
         if self.tissue is None:
             self.tissue = TissueOutline(self.viewer, self.session, self.image, on_message)
@@ -112,7 +113,7 @@ class SessionLayers:
     def rescale(self, mpp: float) -> None:
         """Show the slide in micrometres."""
         self.stop_editing()
-        self._remove_tissue()
+        self._close_tissue()
         self.image.scale = (mpp, mpp)
         self.image.units = ("micrometer", "micrometer")
         if self.overlay is not None:
@@ -130,7 +131,7 @@ class SessionLayers:
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
         self.stop_editing()
-        self._remove_tissue()
+        self._close_tissue()
         overlay, self.overlay = self.overlay, None
         if overlay is not None:
             self._remove(overlay.layer)
@@ -141,10 +142,10 @@ class SessionLayers:
         self.overlay.hole = self.editing.region if self.editing is not None else None
         self.overlay.refresh()
 
-    def _remove_tissue(self) -> None:
+    def _close_tissue(self) -> None:
         tissue, self.tissue = self.tissue, None
         if tissue is not None:
-            tissue.remove()
+            tissue.close()
 
     def _remove(self, layer: object) -> None:
         if layer in self.viewer.layers:

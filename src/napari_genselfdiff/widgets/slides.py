@@ -39,7 +39,7 @@ def slide_of_layer(layer: Image) -> Slide:
     return slide_from_arrays(levels, name=layer.name, mpp=_mpp(layer))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)  # the one that is open
 def described(slide: Slide) -> tuple[str, str]:
     """What there is to say about a slide, and a warning if the models may be wrong on it."""
     from napari_genselfdiff.slides.stain import looks_like_he

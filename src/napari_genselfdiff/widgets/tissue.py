@@ -40,10 +40,11 @@ class TissueOutline:
         self.viewer, self.session, self.image, self.on_message = viewer, session, image, on_message
         self.layer: Labels | None = None
         self._job: Job | None = None
-        self._again = False
+        self._again = self._wanted = False
 
     def find(self) -> None:
         """Find the tissue with the session's sensitivity, and show it."""
+        self._wanted = True
         if self._job is not None:
             self._again = True
             return
@@ -55,11 +56,16 @@ class TissueOutline:
             work(), CancelToken(), on_event=self._show, on_error=self.on_message, on_end=self._ended
         )
 
-    def remove(self) -> None:
-        """Take the outline away."""
+    def close(self) -> None:
+        """Take the outline away and wait for the thread."""
+        self.remove()
         if self._job is not None:
             self._job.close()
             self._job = None
+
+    def remove(self) -> None:
+        """Take the outline away, at once."""
+        self._again = self._wanted = False
         layer, self.layer = self.layer, None
         if layer is not None and layer in self.viewer.layers:
             self.viewer.layers.remove(layer)
@@ -68,10 +74,13 @@ class TissueOutline:
         assert isinstance(event, Finished)
         tissue = event.result
         assert isinstance(tissue, Tissue)
+        if not self._wanted:
+            return
         mask = tissue.mask.astype(np.uint8)
         if self.layer is not None and self.layer in self.viewer.layers:
             self.layer.data = mask
         else:
+            active = self.viewer.layers.selection.active
             pixel = np.array(self.image.scale[-2:])
             self.layer = self.viewer.add_labels(
                 mask,
@@ -84,6 +93,10 @@ class TissueOutline:
             )
             self.layer.contour = 1
             self.layer.editable = False
+            # Right above the slide, and whoever was painting goes on painting.
+            layers = self.viewer.layers
+            layers.move(layers.index(self.layer), layers.index(self.image) + 1)
+            layers.selection.active = active
         self.on_message(f"Tissue: {tissue.share:.0%} of the slide.")
 
     def _ended(self) -> None:
