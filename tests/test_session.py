@@ -216,4 +216,4 @@ def test_the_answer_is_in_plain_words(
 def test_a_slide_of_glass_alone_is_said(session: Session) -> None:
     session.tissue._found = {session.tissue.sensitivity: Tissue(np.zeros((30, 40), bool), 10.0)}
     with pytest.raises(UserError, match="no tissue"):
-        last(session.segment(WHOLE, skip_glass=True))
+        last(session.segment(WHOLE, slide_wide=True))

@@ -101,6 +101,32 @@ def choose_compute(device: str = "auto", *, threads: int | None = None) -> Compu
     return Compute(device, autocast, threads or available_cores(), training)
 
 
+def with_fallback(compute: Compute) -> list[Compute]:
+    """A choice of device, and the CPU behind it where it is another one."""
+    return [compute] if compute.device == "cpu" else [compute, choose_compute("cpu")]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left; torch has a type of its own for CUDA alone."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def release_memory(compute: Compute) -> None:
+    """Give the memory that torch holds in reserve back to the device."""
+    import torch
+
+    kind = torch.device(compute.device).type
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+    elif kind == "mps":
+        torch.mps.empty_cache()
+
+
 def _has_fast_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; no, where this version of torch does not tell."""
     import torch

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations
     from napari_genselfdiff.compute import Compute
     from napari_genselfdiff.segmentation.network import Segmenter
+    from napari_genselfdiff.segmentation.pace import Pace
     from napari_genselfdiff.segmentation.store import PredictionStore
     from napari_genselfdiff.slides import Slide
 
@@ -78,6 +79,7 @@ class Session:
         self._compute = compute
         self._segmenters: dict[str, Segmenter] = {}
         self._stores: dict[str, PredictionStore] = {}
+        self._pace: Pace | None = None
         self.versions: list[Version] = []
         self.current: str | None = None
         self.previous: str | None = None
@@ -187,7 +189,7 @@ class Session:
         region: Region,
         *,
         centre: Callable[[], tuple[float, float] | None] = lambda: None,
-        skip_glass: bool = False,
+        slide_wide: bool = False,
         cancel: CancelToken | None = None,
     ) -> Iterator[Event]:
         """Segment a region with the model in use; every tile is kept as soon as it is done.
@@ -197,8 +199,8 @@ class Session:
         region : Region
         centre : callable, optional
             ``(y, x)`` in level-0 pixels of what is looked at now; the nearest tiles come first.
-        skip_glass : bool
-            Leave out what is not tissue.
+        slide_wide : bool
+            Leave out what is not tissue, and number the objects.
         cancel : CancelToken, optional
 
         Yields
@@ -206,8 +208,11 @@ class Session:
         Event
             As `stream_region` does. Tiles that an earlier call finished are not computed again.
         """
+        from napari_genselfdiff.compute import with_fallback
+        from napari_genselfdiff.segmentation.pace import Pace
         from napari_genselfdiff.verbs.streaming import stream_region
 
+        self._pace = self._pace or Pace(with_fallback(self.compute))
         clipped = region.clipped(*self.slide.shape)
         if clipped is None:
             raise UserError(
@@ -219,8 +224,10 @@ class Session:
             clipped,
             self._store(self.current or ""),
             compute=self.compute,
+            pace=self._pace,
             centre=centre,
-            tissue=self.tissue.find() if skip_glass else None,
+            tissue=self.tissue.find() if slide_wide else None,
+            objects=slide_wide,
             cancel=cancel,
         )
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.events import CancelToken, Event, Finished, Progress, TileDone
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation import inference, store, streaming
+from napari_genselfdiff.segmentation import inference, pace, store, streaming
 from napari_genselfdiff.segmentation.inference import predict_region
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.segmentation.store import PredictionStore
@@ -179,3 +180,37 @@ def test_a_damaged_tile_is_an_error_and_what_is_done_is_kept(run: Callable[..., 
     with pytest.raises(OSError, match="damaged"):
         run(read=read)
     assert len(tiles(run()[0])) == 16 - 4
+
+
+def test_running_out_of_memory_makes_smaller_tiles_of_the_same_prediction(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plenty = run(name="plenty")
+    forward, most = Segmenter.forward, (64 + 2 * TINY.reach) ** 2
+
+    def limited(self: Segmenter, images: torch.Tensor, **options: Any) -> Any:
+        if images[0, 0].numel() > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return forward(self, images, **options)
+
+    monkeypatch.setattr(Segmenter, "forward", limited)
+    monkeypatch.setattr(pace, "CELL", SIDE)
+    monkeypatch.setattr(pace, "LEAST_SIDE", 32)
+    events, scarce = run(name="scarce")
+    messages = [event.message for event in events if isinstance(event, Progress)]
+    assert messages.count("out of memory; going on with smaller tiles") == 1
+    assert isinstance(events[-1], Finished)
+    assert not events[-1].cancelled
+    # To pixels whose two probabilities are equal to rounding.
+    assert (scarce.labels(WHOLE) != plenty.labels(WHOLE)).mean() < 1e-4
+
+
+def test_too_little_memory_for_any_tile_is_told(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Segmenter, "forward", full)
+    with pytest.raises(OutOfMemoryError, match="close other programs"):
+        run()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.compute import Compute, is_out_of_memory
 from napari_genselfdiff.diffusion.config import UNetConfig
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.errors import OutOfMemoryError
@@ -79,6 +79,11 @@ class Tiling:
         step = ((window or PAPER_WINDOW) - 2 * MARGIN - BLEND) // config.stride * config.stride
         return cls(step, MARGIN, BLEND, False, config.stride)
 
+    @property
+    def lead(self) -> int:
+        """How far a window sees beyond what it owns, in whole strides."""
+        return math.ceil((self.margin + self.blend / 2) / self.stride) * self.stride
+
     def windows(self, y: int, x: int, height: int, width: int, bounds: tuple[int, int]) -> list[Window]:
         """Windows that cover a region, in raster order.
 
@@ -89,8 +94,7 @@ class Tiling:
         bounds : tuple of int
             ``(height, width)`` of the slide in model pixels; windows that begin beyond are left out.
         """
-        stride = self.stride
-        lead = math.ceil((self.margin + self.blend / 2) / stride) * stride
+        stride, lead = self.stride, self.lead
         mixed = lead - self.margin
 
         def spans(start: int, length: int, bound: int) -> list[tuple[int, int]]:
@@ -270,7 +274,9 @@ def _forward(
         late = margin - early
         height, width = probabilities.shape[-2:]
         return probabilities[:, late : height - late, late : width - late]
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise OutOfMemoryError(
             "the device ran out of memory: choose the CPU or close other programs"
         ) from error

@@ -7,8 +7,9 @@ are predicted at once are whole chunks. Values are 0 where nothing was predicted
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,13 @@ STEP = 8
 """Confidence and distance are kept in steps of so many 1/255: they compress to a fraction."""
 
 
+class Numbering(NamedTuple):
+    """Whether a cell's objects are numbered, and whether that is of a time when less was predicted around."""
+
+    done: bool
+    stale: bool
+
+
 def finest_layer(scale: float, shape: tuple[int, int]) -> int:
     """The slide's layer nearest to a model's resolution, not coarser; ``scale`` is in level-0 pixels."""
     return min(max(0, math.floor(math.log2(scale * 1.05))), layer_count(shape) - 1)
@@ -36,8 +44,9 @@ class PredictionStore:
     Parameters
     ----------
     folder : Path
-        An OME-Zarr (0.5) of its own; made when it does not exist. ``labels`` is the pyramid; ``confidence``
-        and ``distance`` (of models that know instances) lie beside it; ``cells`` says which are finished.
+        An OME-Zarr (0.5) of its own; made when it does not exist. ``labels`` is the pyramid; ``confidence``,
+        ``distance`` (of models that know instances) and ``objects`` lie beside it; ``cells`` says which cells
+        are finished.
     shape : tuple of int
         ``(height, width)`` of the slide at level 0.
     scale : float
@@ -65,9 +74,9 @@ class PredictionStore:
             if "ome" not in labels.attrs:
                 labels.attrs["ome"] = _metadata(layer_count(self.grid), scale, mpp)
 
-            def plane(parent: Any, name: str, size: tuple[int, int]) -> Any:
+            def plane(parent: Any, name: str, size: tuple[int, int], dtype: str = "uint8") -> Any:
                 return parent.require_array(
-                    name, shape=size, chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=0
+                    name, shape=size, chunks=(CHUNK, CHUNK), dtype=dtype, fill_value=0
                 )
 
             for layer in range(layer_count(self.grid)):
@@ -75,7 +84,14 @@ class PredictionStore:
             self._confidence = plane(group, "confidence", self.grid)
             self._distance = plane(group, "distance", self.grid)
             self._cells = plane(group, "cells", (-(-self.grid[0] // CELL), -(-self.grid[1] // CELL)))
+            self._objects = plane(group, "objects", self.grid, "int64")
+            self._numbered = plane(group, "numbered", self._cells.shape, "uint16")
             self._finished = np.asarray(self._cells[:], bool)
+        self._group = group
+        self._numberings = np.asarray(self._numbered[:])
+        same: Any = group.attrs.get("same_object", {})
+        self._same: dict[str, list[list[int]]] = dict(same)
+        self._least: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def read(self, layer: int, region: Region) -> NDArray[np.uint8]:
         """Values at the pixels of one of the slide's power-of-two layers.
@@ -110,6 +126,62 @@ class PredictionStore:
     def distance(self, box: Region) -> NDArray[np.uint8]:
         """The model's distance map, 0 to 255 in steps of `STEP`, in model pixels; 0 on background."""
         return np.asarray(self._distance[box.y : box.bottom, box.x : box.right], np.uint8)
+
+    def labels(self, box: Region) -> NDArray[np.uint8]:
+        """Values in model pixels."""
+        return np.asarray(self.layers[0][box.y : box.bottom, box.x : box.right], np.uint8)
+
+    def objects(self, box: Region, *, resolved: bool = True) -> NDArray[np.int64]:
+        """Number of each pixel's object, in model pixels; 0 where there is none or none was numbered yet.
+
+        Parameters
+        ----------
+        box : Region
+        resolved : bool
+            Whether an object has one number where its cells gave it several.
+        """
+        numbers = np.asarray(self._objects[box.y : box.bottom, box.x : box.right], np.int64)
+        return self.resolved(numbers) if resolved else numbers
+
+    def resolved(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers, with the least one for those of one object."""
+        if self._least is None:
+            self._least = _least(pair for pairs in self._same.values() for pair in pairs)
+        known, least = self._least
+        if not len(known):
+            return numbers
+        place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        return np.where(known[place] == numbers, least[place], numbers)
+
+    def same_object(self, seam: str, pairs: Iterable[tuple[int, int]]) -> None:
+        """Remember pairs of numbers that the cells at a seam gave to one object, in place of those before."""
+        before, now = self._same.get(seam, []), [list(pair) for pair in pairs]
+        if before != now:
+            self._same[seam] = now
+            self._least = None
+            self._group.attrs["same_object"] = {name: some for name, some in self._same.items() if some}
+
+    def write_objects(self, row: int, column: int, numbers: NDArray[np.int64]) -> None:
+        """Keep the numbers of a whole cell."""
+        box = self.cell(row, column)
+        self._objects[box.y : box.bottom, box.x : box.right] = numbers
+        self._numberings[row, column] = self._numbered[row, column] = self._around(row, column)
+
+    def numbering(self, row: int, column: int) -> Numbering:
+        """Whether the objects of a cell are numbered; stale when more may be predicted since."""
+        there = int(self._numberings[row, column])
+        return Numbering(there > 0, there != self._around(row, column) or not self._finished[row, column])
+
+    def cell(self, row: int, column: int) -> Region:
+        """A cell's place on the model's grid."""
+        cell = Region(row * CELL, column * CELL, CELL, CELL).clipped(*self.grid)
+        assert cell is not None
+        return cell
+
+    def _around(self, row: int, column: int) -> int:
+        """One bit for each finished cell of the nine at and around a place, and one that is always set."""
+        padded = np.pad(self._finished, 1)
+        return 512 + int(padded[row : row + 3, column : column + 3].ravel() @ (1 << np.arange(9)))
 
     def is_finished(self, row: int, column: int) -> bool:
         """Whether a whole cell was predicted."""
@@ -150,6 +222,21 @@ class PredictionStore:
             y, x = -(-y // 2), -(-x // 2)
             if not labels.size:
                 return
+
+
+def _least(pairs: Iterable[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers that occur in pairs, in order, and the least one of those that each is joined to."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.array(list(pairs), np.int64).reshape(-1, 2)
+    known, places = np.unique(edges, return_inverse=True)
+    if not len(known):
+        return known, known
+    a, b = places.reshape(-1, 2).T
+    _, part = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(len(known),) * 2))
+    _, first = np.unique(part, return_index=True)
+    return known, known[first[part]]
 
 
 def _reduced(values: NDArray[np.uint8]) -> NDArray[np.uint8]:

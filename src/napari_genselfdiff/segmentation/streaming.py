@@ -7,6 +7,7 @@ so pausing is stopping, and resuming is starting again.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -14,11 +15,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.compute import Compute, release_memory
+from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, TileDone
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.inference import Reader, Tiling, predict_region
 from napari_genselfdiff.segmentation.network import Segmenter
+from napari_genselfdiff.segmentation.pace import Pace, Way
 from napari_genselfdiff.segmentation.store import CELL, PredictionStore
 
 Place = tuple[float, float]
@@ -31,6 +34,7 @@ def segment_cells(
     store: PredictionStore,
     *,
     compute: Compute,
+    pace: Pace | None = None,
     centre: Callable[[], Place | None] = lambda: None,
     wanted: Callable[[Region], bool] = lambda _part: True,
     cancel: CancelToken | None = None,
@@ -48,6 +52,9 @@ def segment_cells(
         Cells that it calls finished are left alone; a cell that lies in the region as a whole is finished
         when it is done.
     compute : Compute
+    pace : Pace, optional
+        Chooses among several devices, and how much is predicted at once; given again, it knows what it found
+        out. One for ``compute`` alone by default.
     centre : callable, optional
         ``(y, x)`` on the model's grid of what is looked at now, asked before every cell: the nearest cell
         comes next. None for the region's middle.
@@ -65,15 +72,16 @@ def segment_cells(
     Raises
     ------
     OutOfMemoryError
-        If the device ran out of memory.
+        If memory does not suffice for the smallest tiles.
     """
-    cancel = cancel or CancelToken()
+    cancel, pace = cancel or CancelToken(), pace or Pace([compute])
     middle = region.y + region.height / 2, region.x + region.width / 2
     todo = [part for part in _parts(region, store) if wanted(part)]
     total, done, clock = len(todo), 0, Clock()
     yield Progress(0, total, "segmenting")
-    fast = segmenter.to(compute.apply()).for_inference()
-    ahead = _ReadAhead(read, Tiling.of(segmenter.spec.config), store.grid)
+    tiling = Tiling.of(segmenter.spec.config)
+    copies: dict[str, Segmenter] = {}
+    ahead = _ReadAhead(read, tiling.lead, store.grid)
     following: Region | None = None
     try:
         while todo and not cancel.cancelled:
@@ -83,7 +91,13 @@ def segment_cells(
             following = _nearest(todo, place) if todo else None
             if following is not None:
                 ahead.fetch(following)
-            yield from _predicted(fast, ahead, part, region, store, compute)
+            for tile in _predicted(segmenter, copies, ahead, part, store, pace, total - done):
+                if isinstance(tile, str):
+                    yield Progress(done, total, tile, clock.left(done, total))
+                    continue
+                store.write_tile(tile, (part.y, part.x))
+                place = tile.origin[0] + part.y - region.y, tile.origin[1] + part.x - region.x
+                yield replace(tile, origin=place)
             _finish(part, store)
             done += 1
             yield Progress(done, total, "segmenting", clock.left(done, total))
@@ -95,19 +109,51 @@ def segment_cells(
 
 def _predicted(
     segmenter: Segmenter,
+    copies: dict[str, Segmenter],
     read: Reader,
     part: Region,
-    region: Region,
     store: PredictionStore,
-    compute: Compute,
-) -> Iterator[Event]:
-    box = part.y, part.x, part.height, part.width
-    events = predict_region(segmenter, read, box, bounds=store.grid, scale=store.scale, compute=compute)
+    pace: Pace,
+    cells_left: int,
+) -> Iterator[TileDone | str]:
+    """Tiles of a part, relative to it; in between, what happened."""
+    while True:
+        way = pace.next(cells_left)
+        started = time.perf_counter()
+        try:
+            yield from _tiles(segmenter, copies, read, part, store, way)
+        except OutOfMemoryError:
+            release_memory(way.compute)
+            yield pace.ran_out(way)
+            continue
+        if (part.height, part.width) == (CELL, CELL):
+            pace.took(way, time.perf_counter() - started)
+        return
+
+
+def _tiles(
+    segmenter: Segmenter,
+    copies: dict[str, Segmenter],
+    read: Reader,
+    part: Region,
+    store: PredictionStore,
+    way: Way,
+) -> Iterator[TileDone]:
+    device = way.compute.device
+    if device not in copies:
+        copies[device] = segmenter.to(way.compute.apply()).for_inference()
+    events = predict_region(
+        copies[device],
+        read,
+        (part.y, part.x, part.height, part.width),
+        bounds=store.grid,
+        scale=store.scale,
+        compute=way.compute,
+        tiling=Tiling.of(segmenter.spec.config, cell=way.side),
+    )
     for event in events:
         if isinstance(event, TileDone):
-            store.write_tile(event, (part.y, part.x))
-            place = event.origin[0] + part.y - region.y, event.origin[1] + part.x - region.x
-            yield replace(event, origin=place)
+            yield event
 
 
 def _parts(region: Region, store: PredictionStore) -> list[Region]:
@@ -135,26 +181,28 @@ def _nearest(parts: list[Region], place: Place) -> Region:
 
 
 class _ReadAhead:
-    """A reader whose next window is read in a thread of its own while the network computes."""
+    """A reader whose next part, with all that is seen around it, is read in a thread of its own meanwhile."""
 
-    def __init__(self, read: Reader, tiling: Tiling, grid: tuple[int, int]) -> None:
-        self._read, self._tiling, self._grid = read, tiling, grid
+    def __init__(self, read: Reader, lead: int, grid: tuple[int, int]) -> None:
+        self._read, self._lead, self._grid = read, lead, grid
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="genselfdiff-read-ahead")
-        self._windows: dict[tuple[int, int, int, int], Future[NDArray[np.uint8]]] = {}
+        self._parts: list[tuple[Region, Future[NDArray[np.uint8]]]] = []
 
     def fetch(self, part: Region) -> None:
-        """Begin to read what a part needs, if that is one window."""
-        windows = self._tiling.windows(part.y, part.x, part.height, part.width, self._grid)
-        if len(windows) == 1:
-            inside = Region(windows[0].y, windows[0].x, windows[0].height, windows[0].width)
-            inside = inside.clipped(*self._grid) or inside
-            key = inside.y, inside.x, inside.height, inside.width
-            self._windows[key] = self._pool.submit(self._read, *key)
+        """Begin to read what a part needs."""
+        y, x = part.y - self._lead, part.x - self._lead
+        seen = Region(y, x, part.height + 2 * self._lead, part.width + 2 * self._lead).clipped(*self._grid)
+        if seen is not None:
+            box = seen.y, seen.x, seen.height, seen.width
+            self._parts = [*self._parts[-1:], (seen, self._pool.submit(self._read, *box))]
 
     def __call__(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        """Read a window, or take the one that was read ahead."""
-        ahead = self._windows.pop((y, x, height, width), None)
-        return ahead.result() if ahead is not None else self._read(y, x, height, width)
+        """Read a window, or take it from what was read ahead."""
+        wanted = Region(y, x, height, width)
+        for seen, future in self._parts:
+            if wanted.intersection(seen) == wanted:
+                return future.result()[y - seen.y : y - seen.y + height, x - seen.x : x - seen.x + width]
+        return self._read(y, x, height, width)
 
     def close(self) -> None:
         """Wait for the thread."""

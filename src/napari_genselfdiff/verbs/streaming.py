@@ -14,6 +14,8 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter
+from napari_genselfdiff.segmentation.objects import number_cells
+from napari_genselfdiff.segmentation.pace import Pace
 from napari_genselfdiff.segmentation.store import PredictionStore
 from napari_genselfdiff.segmentation.streaming import segment_cells
 from napari_genselfdiff.slides import Slide
@@ -27,8 +29,10 @@ def stream_region(
     store: PredictionStore,
     *,
     compute: Compute,
+    pace: Pace | None = None,
     centre: Callable[[], tuple[float, float] | None] = lambda: None,
     tissue: Tissue | None = None,
+    objects: bool = False,
     cancel: CancelToken | None = None,
 ) -> Iterator[Event]:
     """Segment a region of a slide into a store.
@@ -42,16 +46,21 @@ def stream_region(
     store : PredictionStore
         Made for this slide and for the segmenter's resolution.
     compute : Compute
+    pace : Pace, optional
+        See `segment_cells`.
     centre : callable, optional
         ``(y, x)`` in level-0 pixels of what is looked at now; the nearest tiles come first.
     tissue : Tissue, optional
         Tiles without tissue are left out.
+    objects : bool
+        Whether to number the objects too, if the model knows any.
     cancel : CancelToken, optional
 
     Yields
     ------
     Event
-        As `segment_cells` does; the message of the last one says how large the region is.
+        As `segment_cells` does; the message of the last one says how large the region is, and how many
+        objects there are.
 
     Raises
     ------
@@ -80,17 +89,28 @@ def stream_region(
         sides = part.y * scale, part.x * scale, part.height * scale, part.width * scale
         return tissue is None or tissue.meets(*sides)
 
+    part = Region(top, left, bottom - top, right - left)
     for event in segment_cells(
         segmenter,
         read,
-        Region(top, left, bottom - top, right - left),
+        part,
         store,
         compute=compute,
+        pace=pace,
         centre=looked_at,
         wanted=wanted,
         cancel=cancel,
     ):
-        if isinstance(event, Finished) and not event.cancelled and slide.mpp is not None:
-            size = f"{region.height * slide.mpp:,.0f} x {region.width * slide.mpp:,.0f} µm"
-            event = replace(event, message=size)
-        yield event
+        if not isinstance(event, Finished) or event.cancelled:
+            yield event
+            continue
+        message = event.message
+        if slide.mpp is not None:
+            message = f"{region.height * slide.mpp:,.0f} x {region.width * slide.mpp:,.0f} µm"
+        if not objects or not segmenter.spec.instances:
+            yield replace(event, message=message)
+            continue
+        for numbered in number_cells(store, part, object_area=segmenter.spec.object_area, cancel=cancel):
+            if isinstance(numbered, Finished):
+                numbered = replace(numbered, result=event.result, message=f"{message}, {numbered.message}")
+            yield numbered

@@ -206,9 +206,9 @@ class GenSelfDiffDock(QWidget):
     def segment_slide(self) -> None:
         """Segment all of the slide's tissue, where the user looks first; go on where it was stopped."""
         if self.session is not None:
-            self._segment(Region(0, 0, *self.session.slide.shape), skip_glass=True)
+            self._segment(Region(0, 0, *self.session.slide.shape), slide_wide=True)
 
-    def _segment(self, region: Region, *, skip_glass: bool = False) -> None:
+    def _segment(self, region: Region, *, slide_wide: bool = False) -> None:
         assert self.session is not None
         self.segment_section.compare.setChecked(False)
         self._cancel = CancelToken()
@@ -220,7 +220,7 @@ class GenSelfDiffDock(QWidget):
         self._look()
         self._run(
             self.session.segment(
-                region, centre=lambda: self._looked_at, skip_glass=skip_glass, cancel=self._cancel
+                region, centre=lambda: self._looked_at, slide_wide=slide_wide, cancel=self._cancel
             )
         )
 
