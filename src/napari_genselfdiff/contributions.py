@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,10 @@ def read_slides(path: str | Sequence[str]) -> list[LayerData]:
 
 
 def as_layer(slide: Slide) -> LayerData:
-    """Return a slide as an image layer, in micrometres when its resolution is known."""
+    """Return a slide as an image layer, in micrometres when its resolution is known.
+
+    In a window its levels answer at once and sharpen; without one they are lazy arrays.
+    """
     options: dict[str, Any] = {
         "name": slide.name,
         "rgb": True,
@@ -36,7 +40,20 @@ def as_layer(slide: Slide) -> LayerData:
     }
     if slide.mpp is not None:
         options |= {"scale": (slide.mpp, slide.mpp), "units": ("um", "um")}
-    return list(slide.levels), options, "image"
+    return _levels(slide), options, "image"
+
+
+def _levels(slide: Slide) -> list[Any]:
+    try:
+        from qtpy.QtWidgets import QApplication
+    except ImportError:
+        return list(slide.levels)
+    in_window = QApplication.instance() is not None
+    if not in_window or threading.current_thread() is not threading.main_thread():
+        return list(slide.levels)
+    from napari_genselfdiff.widgets.sharpening import progressive_levels
+
+    return progressive_levels(slide)
 
 
 def cmu_small_region() -> list[LayerData]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides import Slide, open_slide, slide_from_arrays
-from napari_genselfdiff.slides.levels import Level, TileCache, tile_side, whole_downsample
+from napari_genselfdiff.slides.cache import TileCache
+from napari_genselfdiff.slides.levels import Level, tile_side, whole_downsample
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,18 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert cache.get(("a", 0, 0)) is tile
     cache.put(("a", 9, 9), np.zeros((100, 100, 1), np.uint8))
     assert cache.nbytes == 3000
+
+
+def test_tiles_that_were_computed_outlast_those_of_the_file() -> None:
+    cache = TileCache(3000)
+    tile = np.zeros((10, 100, 1), np.uint8)
+    cache.put(("a", 0, 0), tile, derived=True)
+    for column in range(9):
+        cache.put(("b", 0, column), tile)
+    assert cache.get(("a", 0, 0), derived=True) is tile
+    assert cache.nbytes == 3000
+    cache.max_bytes = 1000
+    assert cache.nbytes == 1000
 
 
 def test_each_tile_is_decoded_once() -> None:

@@ -1,20 +1,19 @@
-"""One level of a slide, read in tiles of a fixed grid through a bounded cache."""
+"""One level of a slide, read in tiles of a fixed grid through the cache."""
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from napari_genselfdiff.slides.cache import TILES
+from napari_genselfdiff.slides.cache import Pixels as Pixels  # the readers' name for what they give
 
 if TYPE_CHECKING:
     import dask.array as da
 
-Pixels = NDArray[np.uint8]
 Source = Callable[[int, int, int, int], Pixels]
 """``(y, x, height, width) -> uint8 (height, width, 3)``, always asked for pixels inside the level."""
 
@@ -28,51 +27,6 @@ class Calibration(NamedTuple):
 
     mpp: float | None = None
     objective_power: float | None = None
-
-
-class TileCache:
-    """The most recently used tiles, bounded by bytes. Safe to use from threads.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Decoded pixels that are kept.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._tiles: OrderedDict[tuple[str, int, int], Pixels] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now."""
-        return self._bytes
-
-    def get(self, key: tuple[str, int, int]) -> Pixels | None:
-        """Return a tile, or None when it is not held (any more)."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: tuple[str, int, int], tile: Pixels) -> None:
-        """Keep a tile; the least recently used ones make room."""
-        with self._lock:
-            if key in self._tiles or tile.nbytes > self.max_bytes:
-                return
-            self._tiles[key] = tile
-            self._bytes += tile.nbytes
-            while self._bytes > self.max_bytes:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
-
-
-# Two caches for all slides of a process: making an overview walks over every tile of the file, which must not
-# push out the levels that were computed on the way, because those are the expensive ones.
-FILE_TILES = TileCache(96 * 2**20)
-DERIVED_TILES = TileCache(192 * 2**20)
 
 
 class Level:
@@ -113,7 +67,7 @@ class Level:
         self.tile = (min(tile[0], size[0]), min(tile[1], size[1]))
         self._source = source
         self._derived = derived
-        self._cached = cached
+        self.cached = cached
         self._token = uuid.uuid4().hex
 
     @property
@@ -139,7 +93,7 @@ class Level:
         left, right = max(x, 0), min(x + width, self.size[1])
         if top >= bottom or left >= right:
             return out
-        if not self._cached:
+        if not self.cached:
             out[top - y : bottom - y, left - x : right - x] = self._source(
                 top, left, bottom - top, right - left
             )
@@ -148,7 +102,7 @@ class Level:
         for row in range(top // rows, -(-bottom // rows)):
             for column in range(left // columns, -(-right // columns)):
                 tile_y, tile_x = row * rows, column * columns
-                tile = self._tile(row, column)
+                tile = self.load(row, column)
                 y0, y1 = max(top, tile_y), min(bottom, tile_y + rows)
                 x0, x1 = max(left, tile_x), min(right, tile_x + columns)
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[
@@ -171,15 +125,18 @@ class Level:
         )
         return array
 
-    def _tile(self, row: int, column: int) -> Pixels:
-        cache = DERIVED_TILES if self._derived else FILE_TILES
-        key = (self._token, row, column)
-        tile = cache.get(key)
+    def held(self, row: int, column: int) -> Pixels | None:
+        """A tile of the grid, if it is in the cache; not to be written to."""
+        return TILES.get((self._token, row, column), derived=self._derived)
+
+    def load(self, row: int, column: int) -> Pixels:
+        """Decode a tile of the grid into the cache, unless it is there; not to be written to."""
+        tile = self.held(row, column)
         if tile is None:
             y, x = row * self.tile[0], column * self.tile[1]
             height, width = min(self.tile[0], self.size[0] - y), min(self.tile[1], self.size[1] - x)
             tile = self._source(y, x, height, width)
-            cache.put(key, tile)
+            TILES.put((self._token, row, column), tile, derived=self._derived)
         return tile
 
 

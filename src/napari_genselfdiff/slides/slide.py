@@ -62,6 +62,11 @@ class Slide:
     _readers: tuple[Level, ...] = field(repr=False)
 
     @property
+    def readers(self) -> tuple[Level, ...]:
+        """What reads the levels, tile by tile."""
+        return self._readers
+
+    @property
     def shape(self) -> tuple[int, int]:
         """``(height, width)`` in level-0 pixels."""
         return self._readers[0].size

@@ -1,0 +1,106 @@
+"""Layers of slides are drawn again when tiles have come."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import napari
+from napari.layers import Image
+from napari.settings import get_plugin_settings
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication
+
+from napari_genselfdiff.slides.cache import TILES
+from napari_genselfdiff.slides.progressive import ProgressiveSlide
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_genselfdiff.slides import Slide
+
+REDRAW_MS = 100
+"""Tiles that come within this time are drawn together: drawing takes time from the mouse."""
+PLUGIN = "napari-genselfdiff"
+
+
+def progressive_levels(slide: Slide) -> list[Any]:
+    """Levels of a slide for an image layer, which is drawn again as they sharpen.
+
+    To be called in the thread of the interface.
+    """
+    _use_preferences()
+    view = ProgressiveSlide(slide)
+    redraw = _Redraw(view, QApplication.instance())
+    weakref.finalize(view, _drop, redraw)
+    return list(view.levels)
+
+
+def _drop(redraw: _Redraw) -> None:
+    with suppress(RuntimeError):  # deleted with the application
+        redraw.deleteLater()
+
+
+def _use_preferences() -> None:
+    """Bound the cache as the user says in Preferences, now and when that changes."""
+    try:
+        slides = get_plugin_settings(PLUGIN).slides
+    except (KeyError, AttributeError):  # not installed as a plugin
+        return
+
+    def use() -> None:
+        TILES.max_bytes = int(slides.cache_megabytes) * 2**20
+
+    use()
+    slides.events.cache_megabytes.connect(use)
+
+
+class _Redraw(QObject):
+    """Draws the layers of one slide again, in the thread of the interface."""
+
+    _news = Signal()
+    _overview = Signal()
+    _damaged = Signal(str)
+
+    def __init__(self, view: ProgressiveSlide, parent: QObject | None) -> None:
+        super().__init__(parent)  # which owns it: a thread that forgets it last must not delete it
+        self._view = weakref.ref(view)
+        self._finest = weakref.ref(view.levels[0])
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self._redraw)
+        self._news.connect(self._wait)
+        self._overview.connect(self._anew)
+        self._damaged.connect(show_warning)
+        view.loaded.connect(self._news.emit)
+        view.overview_loaded.connect(self._overview.emit)
+        view.damaged.connect(self._damaged.emit)
+
+    def _wait(self) -> None:
+        view = self._view()
+        if view is not None and view.is_sharp() and not view.is_shown():
+            self._redraw()  # all of it: there is nothing to wait for
+        elif not self._timer.isActive():
+            self._timer.start()
+
+    def _redraw(self) -> None:
+        self._timer.stop()
+        view = self._view()
+        if view is None or view.is_shown():
+            return  # what came was fetched ahead
+        for layer in self._layers():
+            layer.refresh(extent=False, thumbnail=False, highlight=False)
+
+    def _anew(self) -> None:
+        # napari keeps the coarsest level of multiscale data in memory until the data is assigned anew.
+        for layer in self._layers():
+            layer.data = list(layer.data)
+
+    def _layers(self) -> Iterator[Image]:
+        viewer = napari.current_viewer()
+        for layer in viewer.layers if viewer is not None else ():
+            if isinstance(layer, Image) and layer.multiscale and layer.data[0] is self._finest():
+                yield layer
