@@ -134,7 +134,8 @@ def test_the_tissue_has_an_outline_that_can_be_adjusted_and_is_remembered(
 def test_cancel_stops_and_keeps_what_is_done(
     ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_genselfdiff.segmentation.inference.CELL", 96)
+    for module in ("store", "streaming", "pace"):
+        monkeypatch.setattr(f"napari_genselfdiff.segmentation.{module}.CELL", 96)
     click(qtbot, ready.segment_section.segment_button)
     ready.status.cancel_button.click()
     wait_for(lambda: ready.job is None)
