@@ -5,8 +5,8 @@
     python benchmarks/streaming.py SLIDE SMALLER_SLIDE --memory 64
 
 ``--clicks``: at so many places of the slide a view of about 1,500 x 1,000 screen pixels at the model's
-resolution is segmented by the dock's button; seconds until the first tile is in the overlay, and until the view
-is complete.
+resolution is segmented by the dock's button; seconds until the first tile is in the overlay, and until the
+view is complete.
 
 ``--cells``: so many cells of tissue are segmented into a store, reading and writing included, in turns with
 the bare network on as many windows in memory.
@@ -64,6 +64,10 @@ def clicks(path: Path, count: int) -> dict[str, Any]:
         while not true():
             QApplication.processEvents()
 
+    def wait(seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        until(lambda: time.perf_counter() > end)
+
     first, whole = [], []
     with tempfile.TemporaryDirectory() as folder:
         viewer = napari.Viewer(show=True)
@@ -82,8 +86,7 @@ def clicks(path: Path, count: int) -> dict[str, Any]:
         for y, x in tissue_places(session.slide, count):
             viewer.scene.camera.zoom = 1 / (scale * layers.image.scale[-1])
             viewer.scene.camera.center = layers.image.data_to_world((y, x))
-            end = time.perf_counter() + 1
-            until(lambda end=end: time.perf_counter() > end)
+            wait(1)
             region = layers.visible_region()
             assert region is not None
             sides.append([round(region.height / scale), round(region.width / scale)])

@@ -16,6 +16,7 @@ from napari_genselfdiff.slides import Slide, slide_from_arrays
 from napari_genselfdiff.slides.cache import TILES
 from napari_genselfdiff.slides.loading import LOADER
 from napari_genselfdiff.slides.progressive import ProgressiveSlide
+from napari_genselfdiff.slides.sampling import has_no_overview, sampled_overview
 
 PATIENCE = 60.0
 SIDE = 3000
@@ -152,6 +153,24 @@ def test_an_overview_that_takes_long_comes_later(held: Held, monkeypatch: pytest
     held.free.set()
     assert come.wait(PATIENCE)
     assert np.asarray(view.levels[-1]).std() > 5
+
+
+def test_a_file_without_a_pyramid_shows_samples_first(
+    held: Held, monkeypatch: pytest.MonkeyPatch, picture: Pixels
+) -> None:
+    monkeypatch.setattr("napari_genselfdiff.slides.sampling.COSTLY", 1_000_000)
+    monkeypatch.setattr("napari_genselfdiff.slides.sampling.FIELDS", 10)
+    held.free.set()
+    slide = slide_from_arrays(held, name="no pyramid")
+    assert has_no_overview(slide)
+    rgb, downsample = sampled_overview(slide)
+    assert rgb.shape == (80, 80, 3)
+    assert downsample == pytest.approx(SIDE / 80)
+    for row, column in ((0, 0), (4, 7), (9, 9)):  # each field is the tile in its middle, shrunk
+        y, x = (int((place + 0.5) * SIDE / 10) // 256 * 256 for place in (row, column))
+        truth = picture[y : y + 256, x : x + 256].mean((0, 1))
+        shown = rgb[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8].mean((0, 1))
+        np.testing.assert_allclose(shown, truth, atol=2)
 
 
 def test_nothing_keeps_a_closed_slide_alive(slide: Slide, held: Held) -> None:

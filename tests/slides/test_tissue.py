@@ -107,3 +107,29 @@ def test_meets_is_exact_to_a_pixel_of_the_mask() -> None:
     assert not tissue.meets(80, 96, 10, 10)
     assert not tissue.meets(0, 0, 64, 200)
     assert not tissue.meets(1000, 1000, 10, 10)
+
+
+def test_a_large_file_without_a_pyramid_is_sampled_and_no_tissue_is_lost(
+    tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_genselfdiff.slides.sampling.COSTLY", 1_000_000)
+    monkeypatch.setattr("napari_genselfdiff.slides.sampling.FIELDS", 8)
+    rgb, truth = on_glass(tiles[0])
+    large = np.asarray(Image.fromarray(rgb).resize((5000, 4000), Image.Resampling.BICUBIC))
+    asked = []
+
+    class Counted:
+        shape, dtype, ndim, chunks = large.shape, large.dtype, 3, (64, 64, 3)
+
+        def __getitem__(self, key: object) -> np.ndarray:
+            asked.append(key)
+            return large[key]  # type: ignore[index]
+
+    found = find_tissue(slide_from_arrays(Counted(), name="flat"))
+    read = sum((part[0].stop - part[0].start) * (part[1].stop - part[1].start) for part in asked)
+    assert read < 0.25 * large[..., 0].size
+    rows, columns = np.nonzero(binary_erosion(truth, iterations=3))
+    for row, column in zip(rows[::97], columns[::97], strict=True):
+        assert found.meets(row * 10, column * 10, 10, 10)
+    assert not found.meets(0, 3500, 900, 1400)
+    assert found.share < 0.35

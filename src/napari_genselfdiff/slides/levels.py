@@ -66,7 +66,7 @@ class Level:
         self.size = size
         self.tile = (min(tile[0], size[0]), min(tile[1], size[1]))
         self._source = source
-        self._derived = derived
+        self.derived = derived
         self.cached = cached
         self._token = uuid.uuid4().hex
 
@@ -127,7 +127,7 @@ class Level:
 
     def held(self, row: int, column: int) -> Pixels | None:
         """A tile of the grid, if it is in the cache; not to be written to."""
-        return TILES.get((self._token, row, column), derived=self._derived)
+        return TILES.get((self._token, row, column), derived=self.derived)
 
     def load(self, row: int, column: int) -> Pixels:
         """Decode a tile of the grid into the cache, unless it is there; not to be written to."""
@@ -136,7 +136,7 @@ class Level:
             y, x = row * self.tile[0], column * self.tile[1]
             height, width = min(self.tile[0], self.size[0] - y), min(self.tile[1], self.size[1] - x)
             tile = self._source(y, x, height, width)
-            TILES.put((self._token, row, column), tile, derived=self._derived)
+            TILES.put((self._token, row, column), tile, derived=self.derived)
         return tile
 
 

@@ -23,6 +23,7 @@ from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.slides.cache import TILES, Pixels
 from napari_genselfdiff.slides.levels import WHITE, Level
 from napari_genselfdiff.slides.loading import LOADER, Tile
+from napari_genselfdiff.slides.sampling import has_no_overview, sampled_overview
 from napari_genselfdiff.slides.slide import Slide
 
 FIRST_LOOK_SECONDS = 1.0
@@ -70,17 +71,17 @@ class ProgressiveSlide:
         self._on_loaded = _Emit(weakref.ref(self))
         self.is_damaged = False
         self._missing: list[Tile] = []
+        self._first_look: Pixels = np.full(self.readers[-1].shape, WHITE, np.uint8)
         self._overview: Pixels | None = None
+        self._looked, self._opened = threading.Event(), False
         thread = threading.Thread(target=self._load_overview, name="genselfdiff-overview", daemon=True)
         thread.start()
-        thread.join(FIRST_LOOK_SECONDS)
-        self._late = self._overview is None
+        self._looked.wait(FIRST_LOOK_SECONDS)
+        self._opened = True
 
     def overview(self) -> Pixels:
-        """The coarsest level; white until it is there."""
-        if self._overview is None:
-            return np.full(self.readers[-1].shape, WHITE, np.uint8)
-        return self._overview
+        """The coarsest level; until it is there, samples of the file or white."""
+        return self._first_look if self._overview is None else self._overview
 
     def look(self, index: int, region: Region) -> Pixels:
         """What can be shown of a level now; the rest is loaded.
@@ -118,11 +119,21 @@ class ProgressiveSlide:
     def _load_overview(self) -> None:
         level = self.readers[-1]
         try:
+            if has_no_overview(self.slide):
+                rgb, downsample = sampled_overview(self.slide)
+                height, width = (side / downsample for side in self.slide.shape)
+                image = Image.fromarray(rgb).resize(level.size[::-1], box=(0, 0, width, height))
+                self._first_look = np.asarray(image)
+                self._tell()
             self._overview = level.read(0, 0, *level.size)
         except UserError as error:
             _Emit(weakref.ref(self))(error)
             return
-        if getattr(self, "_late", False):
+        self._tell()
+
+    def _tell(self) -> None:
+        self._looked.set()
+        if self._opened:  # else whoever opens has not looked yet
             self.overview_loaded.emit()
 
     def _compose(self, index: int, region: Region) -> tuple[Pixels, list[Tile]]:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from napari_genselfdiff.slides.slide import Slide
+    from napari_genselfdiff.slides.sampling import PIXELS, has_no_overview, sampled_overview
+from napari_genselfdiff.slides.sampling import PIXELS, has_no_overview, sampled_overview
+from napari_genselfdiff.slides.slide import Slide
 
 SIDE = 1024
 """The overview is read with about so many pixels on its longer side, and not finer than `FINEST`."""
@@ -99,8 +101,15 @@ def find_tissue(slide: Slide, *, sensitivity: float = 0.5) -> Tissue:
     UserError
         If the overview of the file is damaged.
     """
-    rgb, downsample = overview(slide)
-    return Tissue(tissue_mask(rgb, sensitivity=sensitivity), downsample)
+    if not has_no_overview(slide):
+        rgb, downsample = overview(slide)
+        return Tissue(tissue_mask(rgb, sensitivity=sensitivity), downsample)
+    from scipy import ndimage
+
+    rgb, downsample = sampled_overview(slide)
+    # Tissue is taken to reach as far as what was not looked at.
+    mask = ndimage.binary_dilation(tissue_mask(rgb, sensitivity=sensitivity), iterations=PIXELS // 2)
+    return Tissue(mask, downsample)
 
 
 def overview(slide: Slide) -> tuple[NDArray[np.uint8], float]:
