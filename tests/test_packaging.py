@@ -23,6 +23,7 @@ PACKAGE = ROOT / "src" / "napari_genselfdiff"
 BINDINGS = {"pyqt5", "pyqt6", "pyside2", "pyside6"}
 # By tifffile and openslide-python; npe2 reads the manifest.
 LOADED_BY_OTHERS = {"imagecodecs", "npe2", "openslide-bin"}
+OPTIONAL = {"distributed"}  # imported only when it is asked for
 MAX_WEIGHTS_BYTES = 12_000_000
 
 PROBE = """
@@ -151,7 +152,9 @@ def test_base_dependencies_are_what_the_code_imports(project: dict[str, Any]) ->
     owners = packages_distributions()
     used = {normal(owner) for name in foreign for owner in owners.get(name, [name])}
     declared = {requirement_name(requirement) for requirement in project["dependencies"]}
-    assert declared == used | LOADED_BY_OTHERS
+    assert declared == (used - OPTIONAL) | LOADED_BY_OTHERS
+    extras = {requirement_name(r) for rs in project["optional-dependencies"].values() for r in rs}
+    assert used & extras >= OPTIONAL
 
 
 def imported_names(node: ast.AST) -> list[str]:

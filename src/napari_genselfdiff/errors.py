@@ -23,8 +23,12 @@ class UserError(Exception):
 
     def __init__(self, what: str, which: str | Path | None = None, todo: str | None = None) -> None:
         self.what, self.which, self.todo = what, which, todo
-        parts = [what, str(which) if which is not None else None, todo]
-        super().__init__(", ".join(part for part in parts if part))
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        # From the parts, because only they arrive as they were in another process.
+        parts = (self.what, str(self.which) if self.which is not None else None, self.todo)
+        return ", ".join(part for part in parts if part)
 
 
 class MissingScaleError(UserError):

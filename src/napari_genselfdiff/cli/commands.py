@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from napari_genselfdiff.cli import datasets, models
+from napari_genselfdiff.cli import datasets, models, segmenting
+from napari_genselfdiff.cli.options import Device, InputMpp
 from napari_genselfdiff.cli.terminal import PROGRAM, examples, follow
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint
 
@@ -42,18 +43,6 @@ class Config(StrEnum):
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(models.app, name="models")
 
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps. auto takes the fastest.")
-]
-InputMpp = Annotated[
-    float | None,
-    typer.Option(
-        "--mpp",
-        metavar="FLOAT",
-        help="Micrometres per pixel of the INPUT, for files that do not say. 0.25 is typical of 40x, 0.5 of "
-        "20x. The resolution a model works at is its own, and results come back at the input's size.",
-    ),
-]
 Steps = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N steps.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Runs with the same seed repeat.")]
 Folder = typer.Option(metavar="DIR")
@@ -94,59 +83,7 @@ def common(
         open_window()
 
 
-@app.command(
-    epilog=examples(
-        "segment slide.svs --output nuclei.geojson",
-        "segment slide.svs --output mask.png --region 1000 2000 512 512",
-        "segment photo.png --output labels.tif --mpp 0.5 --model mine.safetensors",
-    )
-)
-def segment(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE_OR_SLIDE")],
-    output: Annotated[
-        Path,
-        typer.Option(
-            metavar="PATH",
-            help="The suffix says the form: .png or .tif label mask of the size of the input (or region), "
-            ".zarr OME-Zarr labels, .geojson polygons for QuPath, .csv table of objects.",
-        ),
-    ],
-    model: Annotated[str, typer.Option(metavar="NAME_OR_PATH", help="See `models list`.")] = "nuclei",
-    region: Annotated[
-        tuple[int, int, int, int] | None,
-        typer.Option(metavar="Y X HEIGHT WIDTH", help="In level-0 pixels. Default: all."),
-    ] = None,
-    mpp: InputMpp = None,
-    instances: Annotated[
-        bool,
-        typer.Option(
-            "--instances", help="Write ids of objects, not classes. .geojson and .csv hold objects anyhow."
-        ),
-    ] = False,
-    device: Device = "auto",
-) -> None:
-    """Segment a slide, an image, or a region of it."""
-    from napari_genselfdiff.compute import choose_compute
-    from napari_genselfdiff.geometry import Region
-    from napari_genselfdiff.verbs import segmenting
-
-    compute = choose_compute(device)
-    done: segmenting.Segmented = follow(
-        lambda cancel: segmenting.segment(
-            image,
-            output,
-            compute=compute,
-            model=model,
-            region=None if region is None else Region(*region),
-            mpp=mpp,
-            instances=instances,
-            cancel=cancel,
-        )
-    )
-    said = [f"{name} {share:.1%}" for name, share in done.shares.items()]
-    if done.objects is not None:
-        said.insert(0, f"{done.objects} objects")
-    typer.echo(f"{done.path}: {done.shape[0]} x {done.shape[1]} pixels, {', '.join(said)}")
+app.command(epilog=segmenting.EPILOG)(segmenting.segment)
 
 
 @app.command(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CHUNK = 512
 CELL = 1024
 """Side of the cells that are predicted at once, in model pixels; whole chunks of the two finest layers."""
+OWN_LAYERS = (CELL // CHUNK).bit_length()
+"""So many of the finest layers have no chunk in which two cells lie."""
 STEP = 8
 """Confidence and distance are kept in steps of so many 1/255: they compress to a fraction."""
 
@@ -43,16 +45,19 @@ class PredictionStore:
 
     Parameters
     ----------
-    folder : Path
-        An OME-Zarr (0.5) of its own; made when it does not exist. ``labels`` is the pyramid; ``confidence``,
-        ``distance`` (of models that know instances) and ``objects`` lie beside it; ``cells`` says which cells
-        are finished.
+    folder : Path or str
+        An OME-Zarr (0.5) of its own, a folder or an fsspec address; made when it does not exist. ``labels``
+        is the pyramid; ``confidence``, ``distance`` (of models that know instances) and ``objects`` lie beside
+        it; ``cells`` says which cells are finished.
     shape : tuple of int
         ``(height, width)`` of the slide at level 0.
     scale : float
         Level-0 pixels a model pixel.
     mpp : float, optional
         Micrometres per level-0 pixel, for other programs.
+    shared : bool
+        Whether other processes write other cells of it. Such a store writes only the layers in which cells
+        are whole chunks; what is finished, and the coarser layers with `coarsen`, are left to others.
 
     Notes
     -----
@@ -61,11 +66,17 @@ class PredictionStore:
     """
 
     def __init__(
-        self, folder: Path, shape: tuple[int, int], scale: float, *, mpp: float | None = None
+        self,
+        folder: Path | str,
+        shape: tuple[int, int],
+        scale: float,
+        *,
+        mpp: float | None = None,
+        shared: bool = False,
     ) -> None:
         import zarr
 
-        self.shape, self.scale = shape, scale
+        self.shape, self.scale, self.shared = shape, scale, shared
         self.grid = math.ceil(shape[0] / scale), math.ceil(shape[1] / scale)
         self.layers: list[Any] = []
         with zarr.config.set({"array.write_empty_chunks": False}):
@@ -86,7 +97,7 @@ class PredictionStore:
             self._cells = plane(group, "cells", (-(-self.grid[0] // CELL), -(-self.grid[1] // CELL)))
             self._objects = plane(group, "objects", self.grid, "int64")
             self._numbered = plane(group, "numbered", self._cells.shape, "uint16")
-            self._finished = np.asarray(self._cells[:], bool)
+            self._finished = np.zeros(self._cells.shape, bool) if shared else np.asarray(self._cells[:], bool)
         self._group = group
         self._numberings = np.asarray(self._numbered[:])
         same: Any = group.attrs.get("same_object", {})
@@ -189,11 +200,24 @@ class PredictionStore:
 
     def finish(self, row: int, column: int) -> None:
         """Say that a whole cell is predicted."""
-        self._finished[row, column] = True
-        self._cells[row, column] = 1
+        self.finish_all([(row, column)])
+
+    def finish_all(self, cells: Iterable[tuple[int, int]]) -> None:
+        """Say that whole cells, ``(row, column)``, are predicted; not heard by a shared store."""
+        if self.shared:
+            return
+        for cell in cells:
+            self._finished[cell] = True
+        self._cells[:] = self._finished.astype(np.uint8)
+
+    def coarsen(self, layer: int, row: int, column: int) -> None:
+        """Make one chunk of a layer from the next finer one, as `write_tile` does unless it is shared."""
+        top, left = row * CHUNK, column * CHUNK
+        finer = self.layers[layer - 1][2 * top : 2 * (top + CHUNK), 2 * left : 2 * (left + CHUNK)]
+        self.layers[layer][top : top + CHUNK, left : left + CHUNK] = np.asarray(finer)[::2, ::2]
 
     def write_tile(self, tile: TileDone, origin: tuple[int, int]) -> None:
-        """Keep a tile, on every layer.
+        """Keep a tile, on every layer (see `shared`).
 
         Parameters
         ----------
@@ -215,7 +239,7 @@ class PredictionStore:
         self._confidence[box] = _reduced(confidence)
         if tile.distance is not None:
             self._distance[box] = np.where(labels > 1, _reduced(tile.distance[:height, :width]), 0)
-        for array in self.layers:
+        for array in self.layers[:OWN_LAYERS] if self.shared else self.layers:
             array[y : y + labels.shape[0], x : x + labels.shape[1]] = labels
             # The next layer's pixels are those with even coordinates.
             labels = labels[y % 2 :: 2, x % 2 :: 2]

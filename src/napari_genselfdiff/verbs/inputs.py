@@ -2,12 +2,67 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.images import IMAGE_SUFFIXES
 from napari_genselfdiff.slides import open_slide
 from napari_genselfdiff.slides.slide import PLAUSIBLE_MPP
+from napari_genselfdiff.slides.zarr_reader import MARKERS
+
+SCANNED = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".zarr")
+"""Endings of slides, beside those of plain images; one file of a DICOM series must be named."""
+
+
+def find_slides(images: Sequence[str | Path], *, output: str | Path | None = None) -> list[Path]:
+    """Slides in files, folders and patterns.
+
+    Parameters
+    ----------
+    images : sequence of str or Path
+        Files (and Zarr folders); folders, of which the slides are taken by their endings, those below not;
+        patterns with ``*``, ``?`` and ``[]``, in which ``**`` stands for any folders.
+    output : str or Path, optional
+        In this folder nothing that ends with ``.zarr`` is a slide.
+
+    Returns
+    -------
+    list of Path
+        Absolute, each once; sorted within a folder or pattern.
+
+    Raises
+    ------
+    UserError
+        If one of them is not there, or there is no slide in it.
+    """
+    found: dict[Path, None] = {}
+    for image in map(str, images):
+        path = Path(image).absolute()
+        if path.exists():
+            slides = _in_folder(path, output) if is_folder(path) else [path]
+        else:
+            slides = [Path(name).absolute() for name in sorted(glob.glob(image, recursive=True))]
+        if not slides and path.is_dir():
+            known = ", ".join((*SCANNED, *IMAGE_SUFFIXES))
+            raise UserError("no slide was found in the folder", image, f"slides end with {known}")
+        if not slides:
+            raise UserError("there is no such slide", image, "check the path")
+        found.update(dict.fromkeys(slides))
+    return list(found)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder that is not itself a (Zarr) slide."""
+    return path.is_dir() and not any((path / marker).is_file() for marker in MARKERS)
+
+
+def _in_folder(folder: Path, output: str | Path | None) -> list[Path]:
+    ours = output is not None and folder == Path(output).absolute()
+    known = {*SCANNED, *IMAGE_SUFFIXES} - ({".zarr"} if ours else set())
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
 
 
 def check_mpp(mpp: float | None, option: str) -> float | None:
