@@ -101,7 +101,7 @@ def connected(scheduler: str) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port: there may be other clusters
             memory_limit=None,
             silence_logs=logging.CRITICAL,  # errors are told by this process, in its own way
             preload=[_DEAF],
@@ -196,6 +196,7 @@ class _Run:
                 self._plan(jobs.pop())
             yield self._progress()
             self._collect()
+        yield self._progress()
 
     def close(self) -> None:
         """Leave the stores as they should be, whatever happened."""

@@ -23,7 +23,7 @@ from napari_genselfdiff.models.weights import sha256_of
 from napari_genselfdiff.verbs import cluster
 from napari_genselfdiff.verbs.cells import Cell, Plan, Work, ancestors, explained, plan_slide
 from napari_genselfdiff.verbs.inputs import check_mpp, find_slides
-from napari_genselfdiff.verbs.manifest import NAME, Entry, Manifest, State, is_address, join
+from napari_genselfdiff.verbs.manifest import NAME, Entry, Manifest, State, join, place
 
 if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.store import PredictionStore
@@ -111,7 +111,7 @@ def segment_cohort(
         threads = max(1, available_cores() // workers) if workers else None
     if scheduler == cluster.THREADS or threads:
         choose_compute(device)  # a device that is not there is told now, and not slide after slide
-    folder = output if is_address(output) else str(Path(output).absolute())
+    folder = place(output)
     slides = [str(path) for path in find_slides(images, output=folder)]
     weights = library.resolve(model)
     load_segmenter(weights)

@@ -167,6 +167,12 @@ def is_address(place: str) -> bool:
     return SCHEME in place
 
 
+def place(output: str) -> str:
+    """An output as it is the same for every process: an address, or an absolute path."""
+    output = output.removeprefix("file://")
+    return output if is_address(output) else str(Path(output).absolute())
+
+
 def join(folder: str, name: str) -> str:
     """Path or address of something in a folder."""
     return f"{folder.rstrip('/')}/{name}" if is_address(folder) else str(Path(folder) / name)
