@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,27 @@ def open_image(path: str | Path) -> Image.Image:
     UserError
         If the file is missing, damaged, too large or not an image.
     """
+    with _told(path), Image.open(path) as image:
+        image.load()
+        return image
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """``(height, width)`` of an image file, of which the head alone is read.
+
+    Raises
+    ------
+    UserError
+        As `open_image` does.
+    """
+    with _told(path), Image.open(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _told(path: str | Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        yield
     except FileNotFoundError as error:
         raise UserError("there is no such file", path, "check the path") from error
     except Image.DecompressionBombError as error:

@@ -77,8 +77,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     seen: list[tuple[int, bytes]] = []
     batch = PatchSource.batch
 
-    def recorded(self: PatchSource, step: int, count: int) -> Tensor:
-        patches = batch(self, step, count)
+    def recorded(self: PatchSource, step: int, count: int, *part: slice) -> Tensor:
+        patches = batch(self, step, count, *part)
         if step == pretraining.SHEET_STEP:
             return patches
         seen.append((step, patches.numpy().tobytes()))

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def assert_same(a: Arrays, b: Arrays) -> None:
 
 def assert_layers_agree(found: Arrays) -> None:
     layers = [found[f"labels/{layer}"] for layer in range(4)]
-    for fine, coarse in zip(layers, layers[1:], strict=False):
+    for fine, coarse in pairwise(layers):
         np.testing.assert_array_equal(coarse, fine[::2, ::2])
 
 

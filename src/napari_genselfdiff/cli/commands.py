@@ -202,12 +202,13 @@ def pretrain(
 ) -> None:
     """Train the diffusion pretext on unlabelled images.
 
-    Ctrl-C stops it and saves what was learned; --resume goes on.
+    Ctrl-C stops it and saves what was learned; --resume goes on. On several graphics cards: torchrun
+    --nproc-per-node 4 --no-python napari-genselfdiff pretrain ...; each takes its part of every batch.
     """
     from dataclasses import replace
 
     from napari_genselfdiff.compute import choose_compute
-    from napari_genselfdiff.diffusion import pretraining
+    from napari_genselfdiff.diffusion import distributed, pretraining
     from napari_genselfdiff.diffusion.config import CONFIGS
     from napari_genselfdiff.images import find_images
     from napari_genselfdiff.verbs.inputs import check_writable
@@ -241,7 +242,10 @@ def pretrain(
                 event = replace(event, result=event.message + last, message=saved + event.message)
             yield event
 
-    typer.echo(f"{output}: {follow(work)}")
+    others = distributed.torchrun_rank() > 0
+    said = follow(work, quiet=others)
+    if not others:
+        typer.echo(f"{output}: {said}")
 
 
 @app.command(

@@ -19,13 +19,15 @@ PROGRAM = "napari-genselfdiff"
 STOPPED = 130
 
 
-def follow(work: Callable[[CancelToken], Iterator[Event]]) -> Any:
+def follow(work: Callable[[CancelToken], Iterator[Event]], *, quiet: bool = False) -> Any:
     """Run work to its end with a progress bar on standard error, where that is a terminal.
 
     Parameters
     ----------
     work : callable
         Gets the token that Ctrl-C sets; gives the events.
+    quiet : bool
+        Show and say nothing: another process does.
 
     Returns
     -------
@@ -39,13 +41,14 @@ def follow(work: Callable[[CancelToken], Iterator[Event]]) -> Any:
     """
     cancel = CancelToken()
     finished = Finished()
-    with _stopping(cancel), _bar() as show:
+    with _stopping(cancel), _bar(quiet or not sys.stderr.isatty()) as show:
         for event in work(cancel):
             show(event)
             if isinstance(event, Finished):
                 finished = event
     if finished.cancelled:
-        complain(finished.message)
+        if not quiet:
+            complain(finished.message)
         raise typer.Exit(STOPPED)
     return finished.result
 
@@ -79,8 +82,8 @@ class _Lines(logging.Handler):
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Event], None]]:
-    if not sys.stderr.isatty():
+def _bar(quiet: bool) -> Iterator[Callable[[Event], None]]:
+    if quiet:
         yield lambda event: None
         return
     from rich.console import Console

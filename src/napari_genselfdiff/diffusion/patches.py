@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from napari_genselfdiff.images import find_images as find_images
-from napari_genselfdiff.images import read_rgb
+from napari_genselfdiff.images import image_size, read_rgb
 
 CACHE_BYTES = 4 * 2**30
 
@@ -24,6 +25,17 @@ def to_unit_range(patches: NDArray[np.uint8]) -> Tensor:
     """
     tensor = torch.from_numpy(np.ascontiguousarray(patches)).permute(0, 3, 1, 2)
     return tensor.contiguous(memory_format=torch.channels_last).float().div_(127.5).sub_(1)
+
+
+class _Place(NamedTuple):
+    """Where a patch lies in an image, in its pixels, and how it is turned."""
+
+    path: Path
+    y: int
+    x: int
+    side: int
+    turns: int
+    flipped: bool
 
 
 @dataclass
@@ -50,24 +62,36 @@ class PatchSource:
     seed: int = 0
     _cache: dict[Path, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _cached_bytes: int = 0
+    _sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False)
 
-    def batch(self, step: int, count: int) -> Tensor:
-        """Patches of one step, float32 in [-1, 1], shape ``(count, 3, size, size)``."""
+    def batch(self, step: int, count: int, part: slice = slice(None)) -> Tensor:
+        """Patches of one step, float32 in [-1, 1], shape ``(count, 3, size, size)``, or a part of them."""
         rng = np.random.default_rng((self.seed, step))
-        return to_unit_range(np.stack([self._patch(rng) for _ in range(count)]))
+        places = [self._place(rng) for _ in range(count)]
+        return to_unit_range(np.stack([self._patch(place) for place in places[part]]))
 
-    def _patch(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        image = self._image(self.files[rng.integers(len(self.files))])
+    def _place(self, rng: np.random.Generator) -> _Place:
+        path = self.files[rng.integers(len(self.files))]
+        size = self._size(path)
         low, high = np.log(self.zoom)
-        shorter = min(image.shape[:2])
-        side = min(round(self.size * float(np.exp(rng.uniform(low, high)))), shorter)
-        y, x = (int(rng.integers(extent - side + 1)) for extent in image.shape[:2])
-        patch = image[y : y + side, x : x + side]
+        side = min(round(self.size * float(np.exp(rng.uniform(low, high)))), min(size))
+        y, x = (int(rng.integers(extent - side + 1)) for extent in size)
+        return _Place(path, y, x, side, int(rng.integers(4)), bool(rng.integers(2)))
+
+    def _patch(self, place: _Place) -> NDArray[np.uint8]:
+        y, x, side = place.y, place.x, place.side
+        patch = self._image(place.path)[y : y + side, x : x + side]
         if side != self.size:
             resized = Image.fromarray(patch).resize((self.size, self.size), Image.Resampling.BILINEAR)
             patch = np.asarray(resized)
-        patch = np.rot90(patch, int(rng.integers(4)))
-        return patch[::-1] if rng.integers(2) else patch
+        patch = np.rot90(patch, place.turns)
+        return patch[::-1] if place.flipped else patch
+
+    def _size(self, path: Path) -> tuple[int, int]:
+        """Height and width of an image, which is not read for it."""
+        if path not in self._sizes:
+            self._sizes[path] = image_size(path)
+        return self._sizes[path]
 
     def _image(self, path: Path) -> NDArray[np.uint8]:
         if path in self._cache:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.distributed import Step, Team, joined, shared
+from napari_genselfdiff.diffusion.draws import PartGenerator
 from napari_genselfdiff.diffusion.objectives import OBJECTIVES, OUTPUTS, Objective, ObjectiveOptions
 from napari_genselfdiff.diffusion.patches import PatchSource
 from napari_genselfdiff.diffusion.pictures import COLUMNS, SheetWriter, sheet_path
@@ -192,68 +194,81 @@ def pretrain(
     Notes
     -----
     The batch of a step, its time steps and its noise depend on the seed and the number of the step alone, so
-    a resumed run sees the same data as an uninterrupted one.
+    a resumed run sees the same data as an uninterrupted one. Processes that ``torchrun`` started share each
+    batch (see `distributed`), so that they do what one would; only the first one writes, and yields
+    `Progress` and `LossPoint`.
     """
     if seconds is None and steps is None:
         raise UserError("the run has no end", None, "give --seconds or --steps")
     settings = settings or SETTINGS[config.name]
     cancel = cancel or CancelToken()
-    device = compute.apply()
-    torch.manual_seed(settings.seed)
-    network = UNet(config)
-    if start is not None:
-        try:
-            network.load_state_dict(start)
-        except RuntimeError as error:
-            raise UserError(
-                "the weights do not fit the network",
-                config.name,
-                "choose weights that were made with the same --config",
-            ) from error
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fused = device.type in ("cpu", "cuda")
-    options = ObjectiveOptions(network.level_widths, settings.schedule, settings.weighting, settings.stain)
-    objective = OBJECTIVES[settings.objective](options)
-    trained: list[nn.Module] = [network]
-    if isinstance(objective, nn.Module):
-        trained.append(objective.to(device))
-    optimizer = torch.optim.Adam(
-        [parameter for module in trained for parameter in module.parameters()],
-        lr=settings.learning_rate,
-        fused=fused,
-    )
-    run = _Run(network, copy.deepcopy(network).requires_grad_(False), objective, optimizer)
-    if resume:
-        _resume(run, output, config, settings)
+    with joined(compute) as (team, compute):
+        device = compute.apply()
+        torch.manual_seed(settings.seed)
+        network = UNet(config)
+        if start is not None:
+            try:
+                network.load_state_dict(start)
+            except RuntimeError as error:
+                raise UserError(
+                    "the weights do not fit the network",
+                    config.name,
+                    "choose weights that were made with the same --config",
+                ) from error
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused = device.type in ("cpu", "cuda")
+        options = ObjectiveOptions(
+            network.level_widths, settings.schedule, settings.weighting, settings.stain
+        )
+        objective = OBJECTIVES[settings.objective](options)
+        trained: list[nn.Module] = [network]
+        if isinstance(objective, nn.Module):
+            trained.append(objective.to(device))
+        optimizer = torch.optim.Adam(
+            [parameter for module in trained for parameter in module.parameters()],
+            lr=settings.learning_rate,
+            fused=fused,
+        )
+        run = _Run(network, copy.deepcopy(network).requires_grad_(False), objective, optimizer)
+        if resume:
+            _resume(run, output, config, settings)
 
-    source = PatchSource(files, settings.patch, settings.zoom, settings.seed)
-    sheet = _sheet(source, output, settings)
-    details = dict(card or {}) | {"images": len(files)}
-    clock, before, first, saved = Clock(), run.seconds, run.step, 0.0
-    total_loss, counted = 0.0, 0
-    try:
-        while not _ended(run, seconds, steps) and not cancel.cancelled:
-            total_loss += _step(run, source, settings, compute, device)
-            counted += 1
-            run.seconds = before + clock.seconds
-            if run.step % LOSS_EVERY == 0:
-                yield LossPoint(run.step, total_loss / counted, run.seconds)
-                total_loss, counted = 0.0, 0
-            yield _progress(run, clock, first, seconds, steps)
-            if clock.seconds - saved > CHECKPOINT_SECONDS:
-                _save(run, output, config, settings, details)
-                saved = clock.seconds
-                sheet.write_if_due(run.average, clock.seconds)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError("the device ran out of memory: use a smaller batch") from error
-    _save(run, output, config, settings, details)
-    if not cancel.cancelled:  # whoever stops a run does not wait for a picture
-        sheet.write(run.average)
-    yield Finished(
-        result=Path(output),
-        message=f"{run.step} steps in {run.seconds / 60:.1f} minutes",
-        cancelled=cancel.cancelled,
-    )
+        step = shared(Step(network, objective), team, device)
+        source = PatchSource(files, settings.patch, settings.zoom, settings.seed)
+        sheet = _sheet(source, output, settings)
+        details = dict(card or {}) | {"images": len(files)}
+        clock, before, first, saved = Clock(), run.seconds, run.step, 0.0
+        total_loss, counted = 0.0, 0
+        try:
+            while not team.any(_ended(run, seconds, steps) or cancel.cancelled, device):
+                total_loss += _step(run, step, source, settings, compute, team)
+                counted += 1
+                run.seconds = before + clock.seconds
+                if run.step % LOSS_EVERY == 0:
+                    loss = team.mean(total_loss / counted, device)
+                    if team.leads:
+                        yield LossPoint(run.step, loss, run.seconds)
+                    total_loss, counted = 0.0, 0
+                if not team.leads:
+                    continue
+                yield _progress(run, clock, first, seconds, steps)
+                if clock.seconds - saved > CHECKPOINT_SECONDS:
+                    _save(run, output, config, settings, details)
+                    saved = clock.seconds
+                    sheet.write_if_due(run.average, clock.seconds)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError("the device ran out of memory: use a smaller batch") from error
+        cancelled = team.any(cancel.cancelled, device)
+        if team.leads:
+            _save(run, output, config, settings, details)
+        team.wait()
+        if team.leads and not cancelled:  # whoever stops a run does not wait for a picture
+            sheet.write(run.average)
+        yield Finished(
+            result=Path(output),
+            message=f"{run.step} steps in {run.seconds / 60:.1f} minutes",
+            cancelled=cancelled,
+        )
 
 
 def load_pretext(path: str | Path) -> tuple[UNet, dict[str, Any]]:
@@ -279,21 +294,24 @@ def load_pretext(path: str | Path) -> tuple[UNet, dict[str, Any]]:
 
 def _step(
     run: _Run,
+    step: nn.Module,
     source: PatchSource,
     settings: PretrainSettings,
     compute: Compute,
-    device: torch.device,
+    team: Team,
 ) -> float:
-    """One optimisation step; returns the loss."""
-    x0 = source.batch(run.step, settings.batch).to(device)
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + run.step)
+    """One optimisation step; returns the loss of this process's part of the batch."""
+    part = team.part(settings.batch)
+    x0 = source.batch(run.step, settings.batch, part).to(torch.device(compute.device))
+    seed = settings.seed * 1_000_003 + run.step
+    generator = PartGenerator.seeded(seed, first=part.start, total=settings.batch)
     for group in run.optimizer.param_groups:
         group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(1, settings.warmup))
     run.network.train()
     run.optimizer.zero_grad(set_to_none=True)
     with compute.autocasting(training=True):
-        loss = run.objective(run.network, x0, generator)
-    loss.backward()  # type: ignore[no-untyped-call]
+        loss = step(x0, generator)
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(run.parameters().values(), 1.0)
     run.optimizer.step()
     run.step += 1

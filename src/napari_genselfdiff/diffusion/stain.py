@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_genselfdiff.diffusion.draws import per_image
+
 # Ruifrok and Johnston 2001: optical density of haematoxylin, eosin and their residual, rows normalised.
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
@@ -46,7 +48,11 @@ def jitter(images: Tensor, generator: torch.Generator, *, strength: float, shift
     Tensor of float32, shape (n, 3, height, width)
         RGB in [-1, 1].
     """
-    drawn = (torch.rand((2, len(images), 3, 1, 1), generator=generator) * 2 - 1).to(images)
-    changed = densities(images) * (1 + strength * drawn[0]) + shift * drawn[1]
+
+    def draw(count: int) -> Tensor:
+        return torch.rand((2, count, 3, 1, 1), generator=generator).transpose(0, 1)
+
+    factor, added = (per_image(draw, len(images), generator) * 2 - 1).to(images).unbind(1)
+    changed = densities(images) * (1 + strength * factor) + shift * added
     mixed = torch.einsum("nchw,cd->ndhw", changed, torch.from_numpy(STAINS).to(images))
     return ((torch.exp(-mixed) * 256 - 1) / 127.5 - 1).clamp(-1, 1)

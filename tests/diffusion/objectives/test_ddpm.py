@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from napari_genselfdiff.diffusion.draws import noise_like
 from napari_genselfdiff.diffusion.objectives import OBJECTIVES, ObjectiveOptions
 from napari_genselfdiff.diffusion.objectives.ddpm import ddpm, loss_weights
 from napari_genselfdiff.diffusion.schedules import alpha_bars
@@ -53,7 +54,7 @@ def test_the_ddpm_loss_is_the_weighted_squared_error_of_the_noise(schedule: str,
     # The generator draws the time steps, then the noise.
     generator = torch.Generator().manual_seed(5)
     t = torch.randint(1000, (3,), generator=generator).numpy()
-    noise = torch.randn(x0.shape, generator=generator).numpy().astype(np.float64)
+    noise = noise_like(x0, generator).numpy().astype(np.float64)
     if schedule == "quadratic":
         betas = np.linspace(0.01, np.sqrt(0.02), 1000) ** 2
     else:

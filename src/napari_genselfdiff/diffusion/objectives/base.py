@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from napari_genselfdiff.diffusion.draws import per_image
 from napari_genselfdiff.diffusion.unet import UNet
 
 Objective = Callable[[UNet, Tensor, torch.Generator], Tensor]
 """``(network, x0, generator) -> loss`` with clean images ``x0``, shape (n, 3, height, width), in [-1, 1].
 
-One that is an ``nn.Module`` may have weights of its own, which are trained along but are not part of the
-pretext.
+What it draws for an image it draws with `per_image`, and the loss is a mean over the images, so that several
+processes can share a batch. One that is an ``nn.Module`` may have weights of its own, which are trained along
+but are not part of the pretext.
 """
 
 TASK_TIMESTEP = 50
@@ -63,5 +65,6 @@ def hidden_blocks(
     Tensor of float32, shape (count, 1, height, width)
         1 where hidden, else 0.
     """
-    coarse = torch.rand((count, 1, height // block, width // block), generator=generator) < share
-    return nn.functional.interpolate(coarse.float(), scale_factor=block)
+    size = 1, height // block, width // block
+    drawn = per_image(lambda images: torch.rand((images, *size), generator=generator), count, generator)
+    return nn.functional.interpolate((drawn < share).float(), scale_factor=block)

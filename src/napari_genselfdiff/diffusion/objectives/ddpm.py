@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from napari_genselfdiff.diffusion import stain
+from napari_genselfdiff.diffusion.draws import noise_like, per_image
 from napari_genselfdiff.diffusion.objectives.base import Objective, ObjectiveOptions
 from napari_genselfdiff.diffusion.schedules import add_noise, alpha_bars
 from napari_genselfdiff.diffusion.unet import UNet
@@ -47,8 +48,8 @@ def ddpm(options: ObjectiveOptions) -> Objective:
         if options.stain:
             x0 = stain.jitter(x0, generator, strength=options.stain, shift=options.stain / 5)
         # Drawn on the CPU, so that a seed gives the same noise whatever the device.
-        t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
-        noise = torch.randn(x0.shape, generator=generator).to(x0)
+        t = per_image(lambda n: torch.randint(len(alpha_bar), (n,), generator=generator), len(x0), generator)
+        noise = noise_like(x0, generator)
         x_t = add_noise(x0, noise, alpha_bar[t].to(x0))
         x_t = x_t.contiguous(memory_format=torch.channels_last)
         error = (network(x_t, t.to(x0.device)).float() - noise).square().mean(dim=(1, 2, 3))

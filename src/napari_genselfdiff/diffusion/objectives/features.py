@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_genselfdiff.diffusion import stain
+from napari_genselfdiff.diffusion.draws import noise_like, per_image, places
 from napari_genselfdiff.diffusion.objectives.base import TASK_TIMESTEP, ObjectiveOptions, hidden_blocks
 from napari_genselfdiff.diffusion.schedules import add_noise, alpha_bars
 from napari_genselfdiff.diffusion.unet import UNet
@@ -78,12 +79,15 @@ class Features(nn.Module):
         x = x0
         if self.options.stain:
             x = stain.jitter(x0, generator, strength=self.options.stain, shift=self.options.stain / 5)
-        t = (torch.rand(count, generator=generator) ** 2 * len(self.alpha_bar)).long()
-        noise = torch.randn(x0.shape, generator=generator).to(x0)
+        u = per_image(lambda n: torch.rand(n, generator=generator), count, generator)
+        t = (u**2 * len(self.alpha_bar)).long()
+        noise = noise_like(x0, generator)
         hidden = hidden_blocks(count, height, width, share=HIDDEN, block=BLOCK, generator=generator).to(x0)
         noisy = add_noise(x, noise, self.alpha_bar[t].to(x0))
-        noisy[::4], t[::4] = x[::4], TASK_TIMESTEP
-        hidden[1::2] = 0
+        place = places(count, generator)
+        clean, open_ = place % 4 == 0, place % 2 == 1
+        noisy[clean], t[clean] = x[clean], TASK_TIMESTEP
+        hidden[open_] = 0
         return (noisy * (1 - hidden)).contiguous(memory_format=torch.channels_last), t.to(x0.device)
 
 
