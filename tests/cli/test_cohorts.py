@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def test_ctrl_c_in_a_terminal_keeps_what_is_done_on_local_processes(cli: Cli, tm
     )
     try:
         while process.poll() is None and not (output / "large.zarr" / "cells" / "c" / "0" / "0").exists():
-            pass
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         out, err = process.communicate(timeout=60)
     finally:
