@@ -1,8 +1,8 @@
 """Speed of one and of two worker processes: ``segment --scheduler local:2`` against ``local:1``.
 
-Every worker has one torch thread. A slide is generated (a pyramidal JPEG TIFF, tissue everywhere, laid out from
-a real image if one is given) and segmented with the bundled model by each number of workers in turn, reading
-and writing included. Two numbers each: ``steady``, megapixels a second from the first finished cells to the
+Every worker has one torch thread. A slide is generated (a pyramidal JPEG TIFF, tissue everywhere, laid out
+from a real image if one is given) and segmented with the bundled model by each number of workers in turn,
+reading and writing included. Two numbers each: ``steady``, megapixels a second from the first finished cells to the
 last, and ``whole``, from the call to its end, with the start of the processes in it.
 
     python benchmarks/cohort.py --side 12288 --repeats 3
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # before torch is loaded: it is the share of cores that each process takes
-)
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, for the workers too
 
 import argparse
 import json
