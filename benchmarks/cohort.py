@@ -2,8 +2,8 @@
 
 Every worker has one torch thread. A slide is generated (a pyramidal JPEG TIFF, tissue everywhere, laid out
 from a real image if one is given) and segmented with the bundled model by each number of workers in turn,
-reading and writing included. Two numbers each: ``steady``, megapixels a second from the first finished cells to the
-last, and ``whole``, from the call to its end, with the start of the processes in it.
+reading and writing included. Two numbers each: ``steady``, megapixels a second from the first finished cells
+to the last, and ``whole``, from the call to its end, with the start of the processes in it.
 
     python benchmarks/cohort.py --side 12288 --repeats 3
     python benchmarks/cohort.py --side 2048 --repeats 1          # does the script work?

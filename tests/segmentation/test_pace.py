@@ -7,6 +7,7 @@ import pytest
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.segmentation.pace import LEAST_SIDE, TRIALS, WORTH_TRYING, Pace, Way
+from napari_genselfdiff.segmentation.store import CELL
 
 GPU, CPU = Compute("cuda", "bfloat16", 2), Compute("cpu", None, 2)
 
@@ -56,3 +57,12 @@ def test_running_out_of_memory_halves_the_side_then_changes_the_device_then_says
     assert said[len(sides) - 1][2] == "cuda ran out of memory; going on with cpu"
     with pytest.raises(OutOfMemoryError, match="close other programs"):
         pace.ran_out(Way(CPU, LEAST_SIDE))
+
+
+def test_without_calibration_the_preferred_way_is_taken_until_memory_runs_out() -> None:
+    pace = Pace([CPU], calibrate=False)
+    for _ in range(6):
+        assert pace.next(1000) == Way(CPU, CELL)
+        pace.took(Way(CPU, CELL), 9.0)
+    pace.ran_out(Way(CPU, CELL))
+    assert pace.next(1000) == Way(CPU, CELL // 2)

@@ -35,9 +35,12 @@ class Pace:
     ----------
     computes : sequence of Compute
         The preferred one first.
+    calibrate : bool
+        Whether to try the ways out; otherwise the preferred one is taken as long as memory suffices.
     """
 
-    def __init__(self, computes: Sequence[Compute]) -> None:
+    def __init__(self, computes: Sequence[Compute], *, calibrate: bool = True) -> None:
+        self._calibrate = calibrate
         self._ways = [Way(compute, side) for compute in computes for side in (CELL, CELL // 2)]
         self._seconds: dict[Way, list[float]] = {way: [] for way in self._ways}
 
@@ -49,7 +52,7 @@ class Pace:
 
     def next(self, cells_left: int) -> Way:
         """How to predict the next cell, when so many are to come."""
-        for way in self._ways if cells_left >= WORTH_TRYING else ():
+        for way in self._ways if self._calibrate and cells_left >= WORTH_TRYING else ():
             if len(self._seconds[way]) < TRIALS:
                 return way
         return self.way

@@ -47,8 +47,8 @@ class PredictionStore:
     ----------
     folder : Path or str
         An OME-Zarr (0.5) of its own, a folder or an fsspec address; made when it does not exist. ``labels``
-        is the pyramid; ``confidence``, ``distance`` (of models that know instances) and ``objects`` lie beside
-        it; ``cells`` says which cells are finished.
+        is the pyramid; ``confidence``, ``distance`` (of models that know instances) and ``objects`` lie
+        beside it; ``cells`` says which cells are finished.
     shape : tuple of int
         ``(height, width)`` of the slide at level 0.
     scale : float

@@ -22,6 +22,7 @@ from napari_genselfdiff.slides import Slide, open_slide
 
 if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.network import Segmenter
+    from napari_genselfdiff.segmentation.pace import Pace
     from napari_genselfdiff.segmentation.store import PredictionStore
 
 Cell = tuple[int, int]
@@ -140,17 +141,14 @@ def plan_slide(work: Work, known: str | None = None) -> Plan:
 def segment_cell(cell: Cell, work: Work, grid: Grid) -> None:
     """Predict a cell and write its chunks; the layers of which others write chunks too are left alone."""
     from napari_genselfdiff.segmentation.inference import Tiling
-    from napari_genselfdiff.segmentation.store import CELL
     from napari_genselfdiff.segmentation.streaming import segment_cells
 
     slide, store = opened_slide(work), _store(work.output, grid, work.run)
-    segmenter, compute = loaded_model(work)
-    part = Region(cell[0] * CELL, cell[1] * CELL, CELL, CELL).clipped(*store.grid)
-    assert part is not None
-    tiling = Tiling.of(segmenter.spec.config)
-    read = _Ahead(slide, grid.scale, _around(part, tiling.margin + tiling.stride, store.grid))
+    segmenter, pace = loaded_model(work)
+    part = store.cell(*cell)
+    read = _Ahead(slide, grid.scale, _around(part, Tiling.of(segmenter.spec.config).lead, store.grid))
     with _COMPUTING:
-        for _ in segment_cells(segmenter, read, part, store, compute=compute):
+        for _ in segment_cells(segmenter, read, part, store, compute=pace.way.compute, pace=pace):
             pass
 
 
@@ -209,17 +207,18 @@ def _store(output: str, grid: Grid, run: str) -> PredictionStore:
     return grid.open(output, shared=True)
 
 
-def loaded_model(work: Work) -> tuple[Segmenter, Compute]:
+def loaded_model(work: Work) -> tuple[Segmenter, Pace]:
     """The segmenter, loaded by this process before or now, and how it computes."""
     with _COMPUTING:
         return _cached_model(work.model, work.sha256, work.device, work.threads)
 
 
 @lru_cache(maxsize=1)
-def _cached_model(name: str, sha256: str, device: str, threads: int | None) -> tuple[Segmenter, Compute]:
+def _cached_model(name: str, sha256: str, device: str, threads: int | None) -> tuple[Segmenter, Pace]:
     from napari_genselfdiff.models import library
     from napari_genselfdiff.models.weights import sha256_of
     from napari_genselfdiff.segmentation.network import load_segmenter
+    from napari_genselfdiff.segmentation.pace import Pace
 
     path = library.resolve(name)
     if sha256_of(path) != sha256:
@@ -229,7 +228,8 @@ def _cached_model(name: str, sha256: str, device: str, threads: int | None) -> t
             "install the same version everywhere, or name the model's file on a disk that all can read",
         )
     compute = _worker_compute(device, threads)
-    return load_segmenter(path).to(compute.apply()).for_inference(), compute
+    # Windows of one size, unless memory runs out: whoever computes a cell, its pixels are the same.
+    return load_segmenter(path).to(compute.apply()).for_inference(), Pace([compute], calibrate=False)
 
 
 def _worker_compute(device: str, threads: int | None) -> Compute:

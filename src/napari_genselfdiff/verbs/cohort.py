@@ -240,13 +240,14 @@ def _streamed(job: Job, book: Book, cancel: CancelToken) -> Iterator[Progress]:
     for layer, chunk in sorted(layers):
         store.coarsen(layer, *chunk)
     if todo:
-        slide, (segmenter, compute), wanted = opened_slide(job.work), loaded_model(job.work), set(todo)
+        slide, (segmenter, pace), wanted = opened_slide(job.work), loaded_model(job.work), set(todo)
         events = segment_cells(
             segmenter,
             lambda y, x, height, width: slide.read_scaled(y, x, height, width, scale=plan.grid.scale),
             Region(0, 0, *store.grid),
             store,
-            compute=compute,
+            compute=pace.way.compute,
+            pace=pace,
             wanted=lambda part: (part.y // CELL, part.x // CELL) in wanted,
             cancel=cancel,
         )
