@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 from napari_genselfdiff.errors import MissingScaleError, UserError
@@ -32,3 +33,11 @@ def test_a_missing_resolution_names_the_option_that_gives_it() -> None:
 def test_workers_do_not_swallow_it() -> None:
     """superqt's generator workers swallow every RuntimeError."""
     assert not issubclass(UserError, RuntimeError)
+
+
+def test_an_error_of_another_process_reads_the_same() -> None:
+    for error in (UserError("it is damaged", Path("a.svs"), "copy it"), MissingScaleError("a.png")):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert (again.what, again.which, again.todo) == (error.what, error.which, error.todo)
