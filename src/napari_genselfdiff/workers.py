@@ -1,12 +1,15 @@
-"""The one adapter between generators of events and Qt threads."""
+"""The one adapter between work and Qt threads: generators of events, and short work in order."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 from superqt.utils import create_worker
 
 from napari_genselfdiff.errors import UserError
@@ -14,8 +17,11 @@ from napari_genselfdiff.events import CancelToken, Event
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PATIENCE_SECONDS = 30.0
 """How long closing waits for the last step of running work."""
+_UNEXPECTED = "something went wrong: {} (details are in the log)"
 
 
 class Job(QObject):
@@ -77,6 +83,62 @@ class Job(QObject):
             self._on_end()
 
 
+class Queue(QObject):
+    """Short work in one thread of its own, one after the other; results come back in the same order.
+
+    For what the interface must not wait for, and whose order matters: strokes on their way to the disk, and
+    what is read after them. Belongs to the interface's thread.
+    """
+
+    _finished = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="genselfdiff-edits")
+        self._waiting: deque[tuple[Future[Any], Callable[[Any], None], Callable[[str], None]]] = deque()
+        self._finished.connect(self._deliver)
+
+    def submit(
+        self, work: Callable[[], T], on_done: Callable[[T], None], on_error: Callable[[str], None]
+    ) -> None:
+        """Do something after all that was submitted before.
+
+        Parameters
+        ----------
+        work : callable
+            Runs in the thread; must not touch Qt.
+        on_done : callable
+            Called with its result in the interface's thread.
+        on_error : callable
+            Called there instead, with one line of text, when it failed.
+        """
+        future = self._executor.submit(work)
+        self._waiting.append((future, on_done, on_error))
+        future.add_done_callback(lambda _future: self._finished.emit())
+
+    def wait(self) -> None:
+        """Return when all that was submitted is done and its results were delivered."""
+        while self._waiting:
+            wait([self._waiting[-1][0]])
+            self._deliver()
+
+    def close(self) -> None:
+        """Finish what was submitted, and end the thread."""
+        self.wait()
+        self._executor.shutdown()
+
+    def _deliver(self) -> None:
+        while self._waiting and self._waiting[0][0].done():
+            future, on_done, on_error = self._waiting.popleft()
+            error = future.exception()
+            if error is None:
+                on_done(future.result())
+            else:
+                if not isinstance(error, UserError):
+                    logger.error("background work failed", exc_info=error)
+                on_error(str(error) if isinstance(error, UserError) else _UNEXPECTED.format(error))
+
+
 def warm_up_in_background() -> None:
     """Import in a thread what the first work needs, so that it does not stall the interface later."""
 
@@ -107,6 +169,6 @@ def _guarded(events: Iterator[Event], done: threading.Event) -> Iterator[Event |
         yield _Failure(str(error))
     except Exception as error:
         logger.exception("background work failed")
-        yield _Failure(f"something went wrong: {error} (details are in the log)")
+        yield _Failure(_UNEXPECTED.format(error))
     finally:
         done.set()

@@ -161,8 +161,8 @@ def test_a_stroke_is_kept_and_segmenting_again_does_not_overwrite_it(
     click(qtbot, ready.segment_section.segment_button)
     wait_for(lambda: ready.job is None)
     assert window.layer.data[place] == wanted
-    y, x = window.y + place[0], window.x + place[1]
-    layer = window.magnification
+    y, x = window.place.y + place[0], window.place.x + place[1]
+    layer = window.place.layer
     assert ready.session.labels(layer, y, x, 1, 1)[0, 0] == wanted
     drawn = ready.session.annotations.read(layer, Region(y, x, 1, 1))
     assert classes_of(drawn)[0, 0] == wanted
@@ -174,8 +174,10 @@ def test_the_window_lies_on_the_slide_to_the_pixel(ready: Any) -> None:
     window = ready.editing
     image = ready.viewer.layers["tissue"]
     first = image.world_to_data(window.layer.data_to_world((0, 0)))
-    width = 2**window.magnification
-    np.testing.assert_allclose(first, np.array([window.y, window.x]) * width + (width - 1) / 2, atol=1e-6)
+    width = 2**window.place.layer
+    np.testing.assert_allclose(
+        first, np.array([window.place.y, window.place.x]) * width + (width - 1) / 2, atol=1e-6
+    )
 
 
 def test_undo_reaches_the_stroke(ready: Any, wait_for: Wait) -> None:
@@ -186,9 +188,10 @@ def test_undo_reaches_the_stroke(ready: Any, wait_for: Wait) -> None:
     assert (window.layer.data != before).any()
     wait_for(ready.correct_section.undo_button.isEnabled)
     ready.correct_section.undo_button.click()
-    np.testing.assert_array_equal(window.layer.data, before)
+    wait_for(lambda: (window.layer.data == before).all())
+    wait_for(ready.correct_section.redo_button.isEnabled)
     ready.correct_section.redo_button.click()
-    assert window.layer.data[30, 30] == 1
+    wait_for(lambda: window.layer.data[30, 30] == 1)
 
 
 def test_number_keys_choose_the_class(ready: Any) -> None:
@@ -210,13 +213,13 @@ def test_fine_tune_answers_in_plain_words_and_adds_a_version(
     ready.correct_here()
     window = ready.editing
     dark = ready.session.slide.read_scaled(
-        window.y, window.x, *window.layer.data.shape, scale=2**window.magnification
+        window.place.y, window.place.x, *window.layer.data.shape, scale=2**window.place.layer
     )
     nuclei = dark[..., 0] < 150
     window.layer.data_setitem(np.nonzero(nuclei), 1)
     window.layer.data_setitem(np.nonzero(~nuclei), 0)
     window.accept()
-    ready._show_state()
+    wait_for(ready.fine_tune_section.button.isEnabled)
     click(qtbot, ready.fine_tune_section.button)
     wait_for(lambda: ready.job is None)
     assert ready.fine_tune_section.curve.points

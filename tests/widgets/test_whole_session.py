@@ -85,10 +85,10 @@ def test_the_whole_session(
     dock.correct_here()
     window = dock.editing
     assert window is not None
-    width = 2**window.magnification
+    width = 2**window.place.layer
     box = Region(
-        region.y // width - window.y,
-        region.x // width - window.x,
+        region.y // width - window.place.y,
+        region.x // width - window.place.x,
         region.height // width,
         region.width // width,
     )

@@ -1,8 +1,8 @@
-"""The editable window: a numpy labels layer over a part of the slide, committed stroke by stroke."""
+"""The editable window: a numpy labels layer that follows the view, committed stroke by stroke."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import label_colormap
+from napari_genselfdiff.widgets.drawing import Drawing
+from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
 
 if TYPE_CHECKING:
@@ -19,122 +22,285 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_genselfdiff.session import Session
+    from napari_genselfdiff.workers import Queue
 
 WINDOW_NAME = "corrections"
-LARGEST = 2048
-"""Longest side of the window in its own pixels; painting is fast up to here."""
+BRUSH = 10
+"""Diameter of the brush at the start, in the window's pixels; afterwards it keeps its size on the screen."""
+STILL_MS = 120
+"""The window moves when the view has stood still for so long."""
 
 
 class CorrectionWindow(QObject):
-    """An editable window at the magnification in view.
+    """An editable window at the magnification in view, wherever the user goes.
 
-    napari cannot paint on multiscale labels, so the user paints on a small array that lies over the slide;
-    each stroke goes to the session's journal and store at once.
+    napari cannot paint on multiscale labels, so the user paints on a small array that lies over the slide.
+    Each stroke goes to the session's journal and store at once; when the view leaves the window, it moves.
 
     Parameters
     ----------
     viewer : Viewer
     session : Session
     image : Image
-        Layer of the slide.
-    region : Region
-        Part of the slide, in level-0 pixels.
-    layer : int
-        Magnification: a pixel of the window is ``2**layer`` level-0 pixels.
+        Layer of the slide, of which some part is in view.
+    edits : Queue
+        Where strokes are written and pixels are read, in order and off the interface's thread.
+    read_along : callable
+        What else to read together with the window's pixels; called in the queue's thread.
+
+    Attributes
+    ----------
+    layer : Labels
+    place : Place
+        Where the window lies.
+
+    Notes
+    -----
+    The array may be replaced only when it holds nothing that was not read back: pixels that were read before
+    a stroke was made are thrown away and read again behind it, and nothing is replaced under a stroke.
     """
 
     committed = Signal()
+    """A stroke is in the journal and in the store."""
+    shown = Signal(object)
+    """Pixels were read and are shown; with what ``read_along`` returned."""
+    failed = Signal(str)
+    """What could not be done, in plain words."""
 
-    def __init__(self, viewer: Viewer, session: Session, image: Image, *, region: Region, layer: int) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        session: Session,
+        image: Image,
+        edits: Queue,
+        read_along: Callable[[], Any] = lambda: None,
+    ) -> None:
         super().__init__()
-        self.session, self.magnification = session, layer
-        width = 2**layer
-        self.y, self.x = region.y // width, region.x // width
-        self.height = min(LARGEST, math.ceil(region.bottom / width) - self.y)
-        self.width = min(LARGEST, math.ceil(region.right / width) - self.x)
-        self._shadow = self._stored()
-        self.height, self.width = self._shadow.shape
-        pixel = np.array(image.scale[-2:])
-        # The middle of the window's first pixel, in level-0 pixels.
-        first = (np.array([self.y, self.x]) + 0.5) * width - 0.5
+        self.session = session
+        self._viewer, self._image, self._edits, self._read_along = viewer, image, edits, read_along
+        self.place = self._wanted = self._place_in_view(None)
+        edits.wait()
+        self._shadow = self._stored(self.place)
         self.layer: Labels = viewer.add_labels(
             self._shadow.copy(),
             name=WINDOW_NAME,
-            scale=pixel * width,
-            translate=np.array(image.translate[-2:]) + first * pixel,
             units=image.units[-2:],
             opacity=0.55,
             colormap=label_colormap(len(session.classes)),
+            **self._transform(),
         )
         self.layer.mode = "paint"
-        self.layer.brush_size = 10
         self.layer.selected_label = 1
         self.layer.editable = not session.annotations.read_only
+        self._drawing = Drawing(self.layer, self._catch_up)
+        self._commits = self._reads = 0
+        self._due = False  # pixels were read that could not be shown yet
+        self.layer.brush_size = BRUSH
+        self._brush_chosen()
+        self.layer.events.brush_size.connect(self._brush_chosen)
         # napari announces some strokes before it changes the data: look when it has returned.
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self.commit)
-        self.layer.events.paint.connect(lambda _event: self._soon.start(0))
-        self._bind_keys()
+        self._soon = self._timer(0, self.commit)
+        self.layer.events.paint.connect(self._painted)
+        self._still = self._timer(STILL_MS, self._follow)
+        viewer.scene.camera.events.connect(self._moved)
+        self._bind_classes()
 
     @property
     def region(self) -> Region:
         """The window's place on the slide, in level-0 pixels."""
-        width = 2**self.magnification
-        return Region(self.y * width, self.x * width, self.height * width, self.width * width)
+        return self.place.region
+
+    @property
+    def view(self) -> Region | None:
+        """The part of the slide that is on the screen, in level-0 pixels."""
+        return visible_region(self._viewer, self._image, self.session.slide.shape)
 
     def commit(self) -> None:
-        """Send what changed since the last stroke to the session."""
+        """Send what changed since the last stroke to the session; it is written in the queue's thread."""
         changed = self.layer.data != self._shadow
         if not changed.any():
             return
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        self.session.annotations.stroke(
-            self.magnification,
-            self.y + int(rows[0]),
-            self.x + int(columns[0]),
-            encode(self.layer.data[box]),
-            changed[box],
+        labels, mask, place = self.layer.data[box].copy(), changed[box], self.place
+        y, x = place.y + int(rows[0]), place.x + int(columns[0])
+        self._shadow[box] = labels
+        self._commits += 1
+        annotations = self.session.annotations
+        self._edits.submit(
+            lambda: annotations.stroke(place.layer, y, x, encode(labels), mask),
+            lambda _change: self.committed.emit(),
+            self._refused,
         )
-        self._shadow[box] = self.layer.data[box]
-        self.committed.emit()
 
     def accept(self, part: Region | None = None) -> None:
-        """Say that the window is right as it stands.
+        """Say that what is in view is right as it stands.
 
         Parameters
         ----------
         part : Region, optional
-            Only a part of it, in the window's pixels.
+            Something else than the view, in the window's pixels.
         """
         self.commit()
-        part = part or Region(0, 0, *self._shadow.shape)
-        labels = self._shadow[part.y : part.bottom, part.x : part.right]
-        box = Region(self.y + part.y, self.x + part.x, *labels.shape)
-        self.session.annotations.accept(self.magnification, box, encode(labels))
-
-    def undo(self, _layer: Any = None) -> None:
-        """Take the last stroke of the session back, wherever it was."""
-        self.commit()
-        self.session.annotations.undo()
-        self.reload()
-
-    def redo(self, _layer: Any = None) -> None:
-        """Do again what was taken back."""
-        self.session.annotations.redo()
-        self.reload()
+        part = part or self._part_in_view()
+        if part is None:
+            return
+        labels = self._shadow[part.y : part.bottom, part.x : part.right].copy()
+        box = Region(self.place.y + part.y, self.place.x + part.x, *labels.shape)
+        annotations, layer = self.session.annotations, self.place.layer
+        self._edits.submit(
+            lambda: annotations.accept(layer, box, encode(labels)),
+            lambda _change: self.committed.emit(),
+            self._refused,
+        )
 
     def reload(self) -> None:
         """Show the session's labels anew (after undo, or when the model's predictions changed)."""
-        self._shadow = self._stored()
-        self.layer.data = self._shadow.copy()
-        self.layer.editable = not self.session.annotations.read_only
+        self._read()
 
-    def _stored(self) -> NDArray[np.uint8]:
-        return self.session.labels(self.magnification, self.y, self.x, self.height, self.width)
+    def bind_history(self, undo: Callable[[], None], redo: Callable[[], None]) -> None:
+        """Let the usual keys take strokes back and do them again."""
+        self.layer.bind_key("Control-Z", lambda _layer: undo(), overwrite=True)
+        self.layer.bind_key("Control-Shift-Z", lambda _layer: redo(), overwrite=True)
 
-    def _bind_keys(self) -> None:
+    def close(self) -> None:
+        """Commit, and follow the view no more; the layer stays."""
+        self._viewer.scene.camera.events.disconnect(self._moved)
+        self._still.stop()
+        self._soon.stop()
+        self._reads += 1  # what is still being read comes too late
+        self.commit()
+
+    def _place_in_view(self, now: Place | None) -> Place:
+        """Where the window should be: around the view, and a polygon that is being drawn."""
+        view = self.view
+        if view is None:
+            assert now is not None
+            return now
+        if now is not None:
+            corners = (self._drawing.corners + 0.5 + (now.y, now.x)) * 2**now.layer
+            corners = np.clip(corners.astype(int), 0, np.array(self.session.slide.shape) - 1)
+            view = hull([view, *(Region(y, x, 1, 1) for y, x in corners.tolist())])
+        screen_pixel = pixels_per_screen_pixel(self._viewer, self._image)
+        return place_for(view, screen_pixel, self.session.slide.shape, self.session.layer_count(), now)
+
+    def _part_in_view(self) -> Region | None:
+        """What is on the screen, in the window's pixels."""
+        view, pixel = self.view, 2**self.place.layer
+        if view is None:
+            return None
+        y, x = view.y // pixel - self.place.y, view.x // pixel - self.place.x
+        bottom, right = -(-view.bottom // pixel) - self.place.y, -(-view.right // pixel) - self.place.x
+        return Region(y, x, bottom - y, right - x).clipped(*self._shadow.shape)
+
+    def _moved(self, _event: Any = None) -> None:
+        self._still.start()
+
+    def _follow(self) -> None:
+        """Go where the view is, if it has left the window."""
+        if self._drawing.in_progress:
+            self._still.start()
+            return
+        self._wanted = self._place_in_view(self.place)
+        if self._due or self._wanted is not self.place:
+            self._read()
+        else:
+            self._resize_brush()
+
+    def _catch_up(self) -> None:
+        """Be where the view is before a stroke begins: one that begins outside would be lost."""
+        place = self._place_in_view(self.place)
+        if place is not self.place and not self._drawing.in_progress:
+            self._wanted = place
+            self._read()
+            self._edits.wait()
+
+    def _read(self) -> None:
+        """Read the pixels of the place that is wanted, behind everything that was drawn."""
+        self.commit()
+        self._reads += 1
+        self._due = False
+        read, commits, place = self._reads, self._commits, self._wanted
+
+        def work() -> tuple[NDArray[np.uint8], Any] | None:
+            return (self._stored(place), self._read_along()) if read == self._reads else None
+
+        def arrived(found: tuple[NDArray[np.uint8], Any] | None) -> None:
+            if found is None or read != self._reads:
+                return  # overtaken by a later one
+            self.commit()
+            if self._drawing.in_progress:
+                self._due = True
+                self._still.start()
+            elif commits != self._commits or place is not self._wanted:
+                self._read()
+            else:
+                self._show(place, *found)
+
+        self._edits.submit(work, arrived, self.failed.emit)
+
+    def _show(self, place: Place, labels: NDArray[np.uint8], along: Any) -> None:
+        """Put pixels that were read into the layer, and the layer in its place."""
+        if place is not self.place:
+            corners = self._drawing.corners
+            if len(corners):
+                width = 2.0 ** (self.place.layer - place.layer)
+                corners = (corners + 0.5 + (self.place.y, self.place.x)) * width - 0.5 - (place.y, place.x)
+            self.place, self._shadow = place, labels
+            mode = self.layer.mode
+            self.layer.editable = False  # forgets napari's own history, which is about the old place
+            self.layer.data = labels.copy()
+            transform = self._transform()
+            self.layer.scale, self.layer.translate = transform["scale"], transform["translate"]
+            self.layer.editable = not self.session.annotations.read_only
+            if self.layer.editable:
+                self.layer.mode = mode
+            if len(corners):
+                self._drawing.corners = corners
+            self._resize_brush()
+        elif not np.array_equal(labels, self._shadow):
+            self._shadow = labels
+            self.layer.data[:] = labels
+            self.layer.refresh(extent=False)
+        self.shown.emit(along)
+
+    def _stored(self, place: Place) -> NDArray[np.uint8]:
+        return self.session.labels(place.layer, place.y, place.x, place.height, place.width)
+
+    def _transform(self) -> dict[str, NDArray[np.float64]]:
+        """Scale and translation of the layer, in the world of the slide's layer."""
+        pixel, width = np.array(self._image.scale[-2:]), 2**self.place.layer
+        # The middle of the window's first pixel, in level-0 pixels.
+        first = (np.array([self.place.y, self.place.x]) + 0.5) * width - 0.5
+        return {"scale": pixel * width, "translate": np.array(self._image.translate[-2:]) + first * pixel}
+
+    def _pixels_a_screen_pixel(self) -> float:
+        return pixels_per_screen_pixel(self._viewer, self._image) * 0.5**self.place.layer
+
+    def _brush_chosen(self, _event: Any = None) -> None:
+        self._brush = self.layer.brush_size / self._pixels_a_screen_pixel()  # screen pixels
+
+    def _resize_brush(self) -> None:
+        """Keep the brush's size on the screen."""
+        with self.layer.events.brush_size.blocker(self._brush_chosen):
+            self.layer.brush_size = max(1, round(self._brush * self._pixels_a_screen_pixel()))
+
+    def _painted(self, _event: Any = None) -> None:
+        self._soon.start()
+
+    def _refused(self, message: str) -> None:
+        """Say why a stroke could not be kept, and show what is kept."""
+        self.failed.emit(message)
+        self._read()
+
+    def _timer(self, milliseconds: int, then: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(milliseconds)
+        timer.timeout.connect(then)
+        return timer
+
+    def _bind_classes(self) -> None:
         def choose(label: int) -> Any:
             def select(layer: Labels) -> None:
                 layer.selected_label = label
@@ -143,18 +309,3 @@ class CorrectionWindow(QObject):
 
         for label in range(min(10, len(self.session.classes))):
             self.layer.bind_key(str(label), choose(label), overwrite=True)
-        self.layer.bind_key("Control-Z", self.undo, overwrite=True)
-        self.layer.bind_key("Control-Shift-Z", self.redo, overwrite=True)
-
-
-def window_at_view(viewer: Viewer, session: Session, image: Image) -> CorrectionWindow | None:
-    """An editable window over what is on the screen; None when the slide is not."""
-    region = visible_region(viewer, image, session.slide.shape)
-    if region is None:
-        return None
-    zoom = max(1.0, pixels_per_screen_pixel(viewer, image))
-    layer = min(round(math.log2(zoom)), session.layer_count() - 1)
-    # A canvas larger than the largest window gets a coarser one rather than a part of the view.
-    while max(region.height, region.width) > LARGEST * 2**layer and layer < session.layer_count() - 1:
-        layer += 1
-    return CorrectionWindow(viewer, session, image, region=region, layer=layer)

@@ -113,6 +113,7 @@ class _Demo:
                 self._correct(field)
         corrections = sum(len(field.outlines) for field in recording.fields if field.correction)
         _say(f"Corrected {corrections} nuclei; fine-tuning")
+        wait_for(self.dock.fine_tune_section.button.isEnabled)
         self._click(self.dock.fine_tune_section.button)
         answer = self.dock.fine_tune_section.answer.text()
         _say(f"The answer: {answer}")
@@ -141,9 +142,10 @@ class _Demo:
         self.dock.correct_section.correct_button.click()
         window = self.dock.editing
         assert window is not None
-        width, region = 2**window.magnification, field.region
-        origin = np.array([window.y, window.x])
-        box = region.y // width - window.y, region.x // width - window.x
+        place, region = window.place, field.region
+        width = 2**place.layer
+        origin = np.array([place.y, place.x])
+        box = region.y // width - place.y, region.x // width - place.x
         part = np.s_[
             max(0, box[0]) : box[0] + region.height // width, max(0, box[1]) : box[1] + region.width // width
         ]

@@ -137,7 +137,9 @@ class GenSelfDiffDock(QWidget):
         self.status.show_idle(message)
         if session.current is None:
             self._use_model(library.DEFAULT_SEGMENTER)
-        self.layers = SessionLayers(self.viewer, session, layer)
+        self.layers = SessionLayers(
+            self.viewer, session, layer, on_message=self._tell, on_change=self._show_state
+        )
         if session.slide.mpp is not None and session.slide.mpp != slide.mpp:
             self.layers.rescale(session.slide.mpp)
         self.slide_section.show_sensitivity(session.tissue.sensitivity)
@@ -164,7 +166,7 @@ class GenSelfDiffDock(QWidget):
 
     def _show_tissue(self, shown: bool) -> None:
         if self.layers is not None:
-            self.layers.show_tissue(shown, self._tell)
+            self.layers.show_tissue(shown)
 
     def _tell(self, message: str) -> None:
         if self.job is None:
@@ -258,21 +260,17 @@ class GenSelfDiffDock(QWidget):
         if not self.layers.correct_here():
             self.status.show_idle(NOT_IN_VIEW)
             return
-        assert self.editing is not None
-        self.editing.committed.connect(self._show_state)
         self.status.show_idle("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
         self._show_state()
 
     def _accept(self) -> None:
         if self.editing is not None:
             self.editing.accept()
-            self.status.show_idle("This window counts as right: training will learn from all of it.")
-            self._show_state()
+            self.status.show_idle("This view counts as right: training will learn from all of it.")
 
     def _step(self, step: Callable[[SessionLayers], None]) -> None:
         if self.layers is not None:
             step(self.layers)
-            self._show_state()
 
     def _choose_class(self, label: int) -> None:
         if self.editing is not None:
@@ -282,8 +280,8 @@ class GenSelfDiffDock(QWidget):
         """Train a copy of the model on the corrections."""
         if self.session is None:
             return
-        if self.editing is not None:
-            self.editing.commit()
+        if self.layers is not None:
+            self.layers.finish_edits()
         self.fine_tune_section.curve.clear()
         self.fine_tune_section.answer.setText("Training on your corrections; you can go on correcting.")
         self._cancel = CancelToken()
@@ -365,6 +363,8 @@ class GenSelfDiffDock(QWidget):
         if self.session is None or region is None:
             self.status.show_idle(NOT_IN_VIEW)
             return
+        assert self.layers is not None
+        self.layers.finish_edits()
         try:
             self.status.show_idle(ask_and_export(self, self.session, region))
         except UserError as error:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.widgets.corrections import CorrectionWindow, window_at_view
+from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.overlay import Overlay
 from napari_genselfdiff.widgets.tissue import TissueOutline
 from napari_genselfdiff.widgets.view import visible_region
+from napari_genselfdiff.workers import Queue
 
 if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
+    from napari_genselfdiff.annotations import Change
     from napari_genselfdiff.session import Session
 
 
@@ -27,6 +32,10 @@ class SessionLayers:
     session : Session
     image : Image
         Layer of the slide.
+    on_message : callable
+        Called with what the user should know.
+    on_change : callable
+        Called when a stroke is stored, taken back or done again.
 
     Attributes
     ----------
@@ -35,8 +44,18 @@ class SessionLayers:
     editing : CorrectionWindow or None
     """
 
-    def __init__(self, viewer: Viewer, session: Session, image: Image) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        session: Session,
+        image: Image,
+        *,
+        on_message: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
         self.viewer, self.session, self.image = viewer, session, image
+        self._on_message, self._on_change = on_message, on_change
+        self._edits = Queue()
         self.editing: CorrectionWindow | None = None
         self.overlay: Overlay | None = Overlay(viewer, session, image)
         self.tissue: TissueOutline | None = None
@@ -60,55 +79,68 @@ class SessionLayers:
 
     def undo(self) -> None:
         """Take the last stroke back, wherever it was."""
-        if self.editing is not None:
-            self.editing.commit()
-        self.session.annotations.undo()
-        self.refresh()
+        self._step(self.session.annotations.undo, "Taken back")
 
     def redo(self) -> None:
         """Do again what was taken back."""
+        self._step(self.session.annotations.redo, "Done again")
+
+    def finish_edits(self) -> None:
+        """Return when every stroke is stored."""
         if self.editing is not None:
             self.editing.commit()
-        self.session.annotations.redo()
-        self.refresh()
+        self._edits.wait()
 
     def refresh(self) -> None:
         """Show what changed; the overlay comes back when it was removed."""
+        if self.overlay is None:
+            self.overlay = Overlay(self.viewer, self.session, self.image)
+            self._raise_editing()
         if self.editing is not None:
-            self.editing.commit()
             self.editing.reload()
-        self._refresh_overlay()
+        else:
+            self._edits.submit(self._read_coarsest, self._show_coarsest, self._on_message)
 
-    def show_tissue(self, shown: bool, on_message: Callable[[str], None]) -> None:
+    def show_tissue(self, shown: bool) -> None:
         """Show the outline of the tissue as it is now, or take it away."""
         if not shown:
             if self.tissue is not None:
                 self.tissue.remove()
             return
         if self.tissue is None:
-            self.tissue = TissueOutline(self.viewer, self.session, self.image, on_message)
+            self.tissue = TissueOutline(self.viewer, self.session, self.image, self._on_message)
         self.tissue.find()
 
     def correct_here(self) -> bool:
         """Make the view editable; False when the slide is not in view."""
         self.stop_editing()
-        self.editing = window_at_view(self.viewer, self.session, self.image)
-        if self.editing is None:
+        if self.visible_region() is None:
             return False
-        self._refresh_overlay()
-        # A new overlay lies on top: the window goes back above it.
-        self.viewer.layers.move(self.viewer.layers.index(self.editing.layer), len(self.viewer.layers))
-        self.viewer.layers.selection.active = self.editing.layer
+        editing = CorrectionWindow(
+            self.viewer, self.session, self.image, self._edits, read_along=self._read_coarsest
+        )
+        editing.bind_history(self.undo, self.redo)
+        editing.committed.connect(self._on_change)
+        editing.shown.connect(self._show_coarsest)
+        editing.failed.connect(self._on_message)
+        self.editing = editing
+        if self.overlay is None:
+            self.overlay = Overlay(self.viewer, self.session, self.image)
+        self._show_coarsest(self.overlay.read_coarsest())
+        self._raise_editing()
+        self.viewer.layers.selection.active = editing.layer
         return True
 
     def stop_editing(self) -> None:
         """Commit and remove the editable window."""
         editing, self.editing = self.editing, None
         if editing is not None:
-            editing.commit()
+            editing.close()
+            self._edits.wait()
             self._remove(editing.layer)
-        if self.overlay is not None:
+        if self.overlay is not None and self.overlay.hole is not None:
             self.overlay.hole = None
+            self.overlay.refresh()
 
     def rescale(self, mpp: float) -> None:
         """Show the slide in micrometres."""
@@ -130,17 +162,52 @@ class SessionLayers:
 
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
-        self.stop_editing()
-        self._close_tissue()
+        if self.editing is not None:
+            self.editing.close()
+        self._edits.close()
         overlay, self.overlay = self.overlay, None
-        if overlay is not None:
-            self._remove(overlay.layer)
+        editing, self.editing = self.editing, None
+        self._close_tissue()
+        for part in (editing, overlay):
+            if part is not None:
+                self._remove(part.layer)
 
-    def _refresh_overlay(self) -> None:
-        if self.overlay is None:
-            self.overlay = Overlay(self.viewer, self.session, self.image)
-        self.overlay.hole = self.editing.region if self.editing is not None else None
-        self.overlay.refresh()
+    def _step(self, step: Callable[[], Change | None], what: str) -> None:
+        """Take one step through the history, behind the strokes that are still being written."""
+        if self.editing is not None:
+            self.editing.commit()
+
+        def done(change: Change | None) -> None:
+            if change is not None:
+                self._say_where(change, what)
+                self.refresh()
+            self._on_change()
+
+        self._edits.submit(step, done, self._on_message)
+
+    def _say_where(self, change: Change, what: str) -> None:
+        """Say where something changed, if nobody can see it."""
+        width, view = 2**change.layer, self.visible_region()
+        place = Region(change.y * width, change.x * width, change.height * width, change.width * width)
+        if view is None or place.intersection(view) is None:
+            y, x = (f"{round(side):,}" for side in place.centre)
+            self._on_message(f"{what} outside of the view: around x {x}, y {y} (pixels of the slide).")
+
+    def _read_coarsest(self) -> NDArray[np.uint8] | None:
+        overlay = self.overlay
+        return overlay.read_coarsest() if overlay is not None else None
+
+    def _show_coarsest(self, coarsest: NDArray[np.uint8] | None) -> None:
+        """Show in the overlay what changed, but not where the editable window lies."""
+        if self.overlay is not None:
+            self.overlay.hole = self.editing.region if self.editing is not None else None
+            self.overlay.refresh(coarsest)
+
+    def _raise_editing(self) -> None:
+        """Put the editable window above a new overlay."""
+        if self.editing is not None:
+            layers = self.viewer.layers
+            layers.move(layers.index(self.editing.layer), len(layers))
 
     def _close_tissue(self) -> None:
         tissue, self.tissue = self.tissue, None

@@ -36,7 +36,11 @@ class Overlay:
         """Whose predictions are shown; those of the model in use when None."""
         self.hole: Region | None = None
         """Where nothing is shown, because an editable window lies there."""
-        self._levels = [ComposedLevel(self, index) for index in range(session.layer_count())]
+        self._levels: list[Any] = [ComposedLevel(self, index) for index in range(session.layer_count())]
+        # napari keeps the coarsest level of multiscale data in memory (and takes an array as it is): this is
+        # the very array that it keeps, so that writing into it is enough to show what changed.
+        self._coarsest = self._levels[-1][:, :]
+        self._levels[-1] = self._coarsest
         self.layer: Labels = viewer.add_labels(
             self._data(),
             name=OVERLAY_NAME,
@@ -49,22 +53,32 @@ class Overlay:
         )
         self.layer.editable = False
 
-    def refresh(self) -> None:
-        """Show what changed."""
-        # napari keeps the coarsest level of multiscale data in memory until the data is assigned anew.
-        if self.layer.multiscale and self.layer.data_level < len(self._levels) - 1:
-            self.layer.refresh(extent=False, thumbnail=False)
-        else:
-            self.layer.data = self._data()
+    def read_coarsest(self) -> NDArray[np.uint8]:
+        """Labels of the coarsest layer as they are now, for `refresh`; safe in any thread."""
+        layer = self.session.layer_count() - 1
+        height, width = layer_shape(self.session.slide.shape, layer)
+        return self.session.labels(layer, 0, 0, height, width, version=self.version)
+
+    def refresh(self, coarsest: NDArray[np.uint8] | None = None) -> None:
+        """Show what changed.
+
+        Parameters
+        ----------
+        coarsest : ndarray of uint8, optional
+            What `read_coarsest` returned; read here by default.
+        """
+        self._coarsest[:] = self.read_coarsest() if coarsest is None else coarsest
+        _cut(self._coarsest, self.hole, len(self._levels) - 1, 0, 0)
+        self.layer.refresh(extent=False)
 
     def show_version(self, version: str | None) -> None:
         """Show the predictions of another version; None for the model in use."""
         self.version = version
         self.layer.colormap = label_colormap(len(self.session.classes))
-        self.layer.data = self._data()
+        self.refresh()
 
     def _data(self) -> Any:
-        return list(self._levels) if len(self._levels) > 1 else np.asarray(self._levels[0])
+        return list(self._levels) if len(self._levels) > 1 else self._coarsest
 
 
 class ComposedLevel:
@@ -85,10 +99,7 @@ class ComposedLevel:
             (part if isinstance(part, slice) else slice(int(part), int(part) + 1)).indices(length)
             for part, length in zip(key, self.shape, strict=True)
         )
-        height, width = max(0, bottom - top), max(0, right - left)
-        session = self._overlay.session
-        labels = session.labels(self._layer, top, left, height, width, version=self._overlay.version)
-        self._cut_hole(labels, top, left)
+        labels = self._read(Region(top, left, max(0, bottom - top), max(0, right - left)))
         labels = labels[::step_y, ::step_x]
         whole = tuple(slice(None) if isinstance(part, slice) else 0 for part in key)
         return labels[whole]
@@ -99,9 +110,26 @@ class ComposedLevel:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def _cut_hole(self, labels: NDArray[np.uint8], top: int, left: int) -> None:
-        hole, width = self._overlay.hole, 2**self._layer
-        if hole is not None:
-            rows = slice(max(0, hole.y // width - top), max(0, -(-hole.bottom // width) - top))
-            columns = slice(max(0, hole.x // width - left), max(0, -(-hole.right // width) - left))
-            labels[rows, columns] = 0
+    def _read(self, region: Region) -> NDArray[np.uint8]:
+        session, hole, layer = self._overlay.session, self._overlay.hole, self._layer
+        if hole is not None and _hole(hole, layer).intersection(region) == region:
+            # Nothing of it is shown: the editable window covers the view most of the time.
+            return np.zeros((region.height, region.width), np.uint8)
+        labels = session.labels(
+            layer, region.y, region.x, region.height, region.width, version=self._overlay.version
+        )
+        _cut(labels, hole, layer, region.y, region.x)
+        return labels
+
+
+def _hole(hole: Region, layer: int) -> Region:
+    """A region of level-0 pixels in those of a layer, rounded outward."""
+    y, x = hole.y >> layer, hole.x >> layer
+    return Region(y, x, -(-hole.bottom >> layer) - y, -(-hole.right >> layer) - x)
+
+
+def _cut(labels: NDArray[np.uint8], hole: Region | None, layer: int, top: int, left: int) -> None:
+    """Show nothing where the hole is; ``(top, left)`` is the first pixel of ``labels`` in its layer."""
+    part = _hole(hole, layer).intersection(Region(top, left, *labels.shape)) if hole is not None else None
+    if part is not None:
+        labels[part.y - top : part.bottom - top, part.x - left : part.right - left] = 0

@@ -1,0 +1,56 @@
+"""What is being drawn in a labels layer: the one place that looks into what napari keeps private."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+TOOLS = ("paint", "erase", "fill", "polygon")
+"""Modes of a labels layer that change it."""
+
+
+class Drawing:
+    """Knows when a stroke is in progress.
+
+    Parameters
+    ----------
+    layer : Labels
+    before : callable
+        Called when the mouse is pressed to draw, before napari draws.
+    """
+
+    def __init__(self, layer: Labels, before: Callable[[], None]) -> None:
+        self._layer, self._before = layer, before
+        self._pressed = False
+        # The first of the callbacks: those of the tools read the layer's transform after it.
+        layer.mouse_drag_callbacks.insert(0, self._press)
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether the mouse is drawing, or the outline of an encircling stroke is not closed yet."""
+        return self._pressed or bool(self._layer._overlays["brush_stroke"].active)
+
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """Corners of the polygon that is being drawn, shape (n, 2), in the layer's pixels."""
+        return np.array(self._layer._overlays["polygon"].points, float).reshape(-1, 2)
+
+    @corners.setter
+    def corners(self, corners: NDArray[np.float64]) -> None:
+        self._layer._overlays["polygon"].points = corners.tolist()
+
+    def _press(self, layer: Labels, event: Any) -> Iterator[None]:
+        if layer.mode not in TOOLS:
+            return
+        self._before()
+        self._pressed = True
+        yield
+        while event.type == "mouse_move":
+            yield
+        self._pressed = False
