@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QEvent, QPointF, Qt
+from qtpy.QtCore import QDeadlineTimer, QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_genselfdiff.annotations import classes_of
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.widgets.demo import settle
+from napari_genselfdiff.widgets.demo import settle, wait_for
 from napari_genselfdiff.widgets.view import show_region
 
 pytestmark = pytest.mark.gui
 
-Wait = Callable[..., None]
 SHAPE = (20_000, 24_000)
 HERE = (6_000.0, 9_000.0)
 
@@ -46,6 +44,8 @@ class User:
     def move(self, place: tuple[float, float], *, pressed: bool = True) -> None:
         """Move the mouse to a level-0 pixel."""
         held = Qt.MouseButton.LeftButton if pressed else Qt.MouseButton.NoButton
+        # vispy drops moves that follow each other within 5 ms.
+        wait_for(QDeadlineTimer(10).hasExpired)
         self._send(QEvent.Type.MouseMove, place, Qt.MouseButton.NoButton, held)
 
     def release(self, place: tuple[float, float]) -> None:
@@ -120,7 +120,7 @@ def labels(dock: Any, y: float, x: float, layer: int = 0) -> int:
     return int(dock.session.labels(layer, int(y) >> layer, int(x) >> layer, 1, 1)[0, 0])
 
 
-def stored(dock: Any, records: int, wait_for: Wait) -> None:
+def stored(dock: Any, records: int) -> None:
     """Wait until the journal has so many records, and the pixels of the last are in the store, too."""
     wait_for(lambda: dock.session.annotations.position == records)
     dock.layers.finish_edits()
@@ -137,9 +137,7 @@ def shown(dock: Any, y: float, x: float) -> int:
     return 0
 
 
-def test_small_moves_leave_the_window_and_larger_ones_take_it_along(
-    large: Any, user: User, wait_for: Wait
-) -> None:
+def test_small_moves_leave_the_window_and_larger_ones_take_it_along(large: Any, user: User) -> None:
     window = large.editing
     window.layer.mode, window.layer.selected_label, window.layer.brush_size = "erase", 0, 33
     layer, first = window.layer, window.place
@@ -159,9 +157,7 @@ def test_small_moves_leave_the_window_and_larger_ones_take_it_along(
     np.testing.assert_allclose(corner, (window.place.y, window.place.x), atol=1e-6)
 
 
-def test_the_magnification_follows_and_the_brush_keeps_its_size_on_the_screen(
-    large: Any, user: User, wait_for: Wait
-) -> None:
+def test_the_magnification_follows_and_the_brush_keeps_its_size_on_the_screen(large: Any, user: User) -> None:
     window = large.editing
     window.layer.brush_size = 24
     for zoom, layer, brush in ((1 / 16, 4, 24), (1 / 14, 4, 21), (4.0, 0, 6), (1 / 2, 1, 24)):
@@ -173,11 +169,11 @@ def test_the_magnification_follows_and_the_brush_keeps_its_size_on_the_screen(
 
 
 def test_a_nucleus_at_full_zoom_and_a_tumour_on_the_overview_are_the_same_gesture(
-    large: Any, user: User, wait_for: Wait
+    large: Any, user: User
 ) -> None:
     large.editing.layer.brush_size = 20
     user.drag((HERE[0], HERE[1] - 40), (HERE[0], HERE[1] + 40))
-    stored(large, 1, wait_for)
+    stored(large, 1)
     user.look((SHAPE[0] / 2, SHAPE[1] / 2), 1 / 40)
     # At once, before the window has followed.
     assert shown(large, *HERE) == 1
@@ -188,7 +184,7 @@ def test_a_nucleus_at_full_zoom_and_a_tumour_on_the_overview_are_the_same_gestur
     for corner in ((2_000, 12_000), (2_000, 20_000), (9_000, 20_000)):
         user.click(corner)
     user.double_click((9_000, 12_000))
-    stored(large, 2, wait_for)
+    stored(large, 2)
     assert labels(large, 5_000, 16_000) == 1
     assert labels(large, 5_000, 11_000) == 0
     # Stored at its own level: nothing was drawn at finer ones but the stroke.
@@ -202,11 +198,11 @@ def test_a_nucleus_at_full_zoom_and_a_tumour_on_the_overview_are_the_same_gestur
     large.editing.layer.mode = "erase"
     large.editing.layer.brush_size = 20
     user.drag((5_000, 15_950), (5_000, 16_050))
-    stored(large, 3, wait_for)
+    stored(large, 3)
     assert [labels(large, 5_000, x) for x in (15_900, 16_000, 16_100)] == [1, 0, 1]
 
 
-def test_a_stroke_is_never_cut_and_the_window_follows_it(large: Any, user: User, wait_for: Wait) -> None:
+def test_a_stroke_is_never_cut_and_the_window_follows_it(large: Any, user: User) -> None:
     window, first = large.editing, large.editing.place
     window.layer.brush_size = 12
     user.press(HERE)
@@ -226,15 +222,15 @@ def test_a_stroke_is_never_cut_and_the_window_follows_it(large: Any, user: User,
     assert shown(large, HERE[0], HERE[1] + 380) == 1
 
 
-def test_a_stroke_that_begins_right_after_a_move_is_not_lost(large: Any, user: User, wait_for: Wait) -> None:
+def test_a_stroke_that_begins_right_after_a_move_is_not_lost(large: Any, user: User) -> None:
     there = (15_000.0, 3_000.0)
     user.look(there, 1.0)
     user.drag(there, (there[0], there[1] + 60))
-    stored(large, 1, wait_for)
+    stored(large, 1)
     assert large.session.labels(0, int(there[0]), int(there[1]), 1, 60).all()
 
 
-def test_strokes_made_while_the_window_is_on_its_way_stay(large: Any, user: User, wait_for: Wait) -> None:
+def test_strokes_made_while_the_window_is_on_its_way_stay(large: Any, user: User) -> None:
     first = large.editing.place
     user.look((HERE[0] + 700, HERE[1]), 1.0)
     large.editing._follow()  # reading begins
@@ -243,12 +239,12 @@ def test_strokes_made_while_the_window_is_on_its_way_stay(large: Any, user: User
     user.look((HERE[0] + 1_400, HERE[1]), 1.0)
     large.editing._follow()
     user.drag((HERE[0] + 1_400, HERE[1]), (HERE[0] + 1_400, HERE[1] + 40))
-    stored(large, 1, wait_for)
+    stored(large, 1)
     large.layers.finish_edits()
     assert shown(large, HERE[0] + 1_400, HERE[1] + 20) == 1
 
 
-def test_a_polygon_goes_on_over_several_views_and_is_one_step(large: Any, user: User, wait_for: Wait) -> None:
+def test_a_polygon_goes_on_over_several_views_and_is_one_step(large: Any, user: User) -> None:
     window, first = large.editing, large.editing.place
     window.layer.mode = "polygon"
     y, x = HERE
@@ -258,26 +254,26 @@ def test_a_polygon_goes_on_over_several_views_and_is_one_step(large: Any, user: 
     wait_for(lambda: window.place is not first)
     user.click((y + 1_600, x + 100))
     user.double_click((y + 1_600, x - 100))
-    stored(large, 1, wait_for)
+    stored(large, 1)
     column = large.session.labels(0, int(y) - 150, int(x), 1_900, 1)[:, 0]
     np.testing.assert_allclose(np.flatnonzero(column)[[0, -1]], (50, 1_750), atol=4)
     assert column[60:1_740].all()
 
 
-def test_fill_and_eraser_are_one_step_each_and_in_the_journal(large: Any, user: User, wait_for: Wait) -> None:
+def test_fill_and_eraser_are_one_step_each_and_in_the_journal(large: Any, user: User) -> None:
     annotations, layer = large.session.annotations, large.editing.layer
     y, x = HERE
     layer.brush_size = 6
     user.drag((y - 50, x - 50), (y - 50, x + 50), (y + 50, x + 50), (y + 50, x - 50), (y - 50, x - 50))
-    stored(large, 1, wait_for)
+    stored(large, 1)
     layer.mode = "fill"
     user.click((y, x))
-    stored(large, 2, wait_for)
+    stored(large, 2)
     assert large.session.labels(0, int(y) - 45, int(x) - 45, 90, 90).all()
     assert not labels(large, y, x + 200)
     layer.mode = "erase"
     user.drag((y, x - 80), (y, x + 80))
-    stored(large, 3, wait_for)
+    stored(large, 3)
     assert not large.session.labels(0, int(y), int(x) - 75, 1, 150).any()
     for expected in (1, 0):
         large.layers.undo()
@@ -286,10 +282,10 @@ def test_fill_and_eraser_are_one_step_each_and_in_the_journal(large: Any, user: 
     assert annotations.verify().ok
 
 
-def test_undo_reaches_strokes_of_other_windows_and_says_where(large: Any, user: User, wait_for: Wait) -> None:
+def test_undo_reaches_strokes_of_other_windows_and_says_where(large: Any, user: User) -> None:
     annotations = large.session.annotations
     user.drag(HERE, (HERE[0], HERE[1] + 40))
-    stored(large, 1, wait_for)
+    stored(large, 1)
     first = large.editing.place
     user.look((15_000, 3_000), 1.0)
     wait_for(lambda: large.editing.place is not first)
@@ -299,10 +295,10 @@ def test_undo_reaches_strokes_of_other_windows_and_says_where(large: Any, user: 
     undo(large.editing.layer)
     wait_for(lambda: annotations.can_redo)
     wait_for(lambda: "outside of the view" in large.status.text.text())
-    assert "x 9,020, y 6,000" in large.status.text.text()
+    assert "around x 9,0" in large.status.text.text()
     assert labels(large, *HERE) == 0
     redo(large.editing.layer)
-    stored(large, 3, wait_for)
+    stored(large, 3)
     assert labels(large, *HERE) == 1
 
     user.look(HERE, 1.0)
@@ -311,7 +307,7 @@ def test_undo_reaches_strokes_of_other_windows_and_says_where(large: Any, user: 
     wait_for(lambda: shown(large, *HERE) == 0)
 
 
-def test_the_overview_shows_edits_at_once_without_a_window(large: Any, user: User, wait_for: Wait) -> None:
+def test_the_overview_shows_edits_at_once_without_a_window(large: Any, user: User) -> None:
     user.look((SHAPE[0] / 2, SHAPE[1] / 2), 1 / 100)
     QApplication.processEvents()
     overlay = large.layers.overlay.layer
@@ -335,7 +331,7 @@ def test_the_overview_shows_edits_at_once_without_a_window(large: Any, user: Use
 
 
 def test_a_stroke_that_cannot_be_kept_is_said_and_not_shown(
-    large: Any, user: User, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+    large: Any, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_args: Any) -> None:
         raise UserError("the annotations could not be written (no space left)", "edits", "free some space")
@@ -355,11 +351,11 @@ def test_strokes_are_stored_when_the_session_is_shut(large: Any, user: User) -> 
     assert classes_of(session.annotations.read(0, Region(int(HERE[0]), int(HERE[1]), 1, 1)))[0, 0] == 1
 
 
-def test_this_view_is_right_takes_what_is_in_view_only(large: Any, wait_for: Wait) -> None:
+def test_this_view_is_right_takes_what_is_in_view_only(large: Any) -> None:
     window = large.editing
     view = window.view
     large.correct_section.accept_button.click()
-    stored(large, 1, wait_for)
+    stored(large, 1)
     accepted = large.session.annotations.read(0, window.region) > 0
     inside = np.zeros_like(accepted)
     y, x = view.y - window.place.y, view.x - window.place.x
@@ -367,7 +363,7 @@ def test_this_view_is_right_takes_what_is_in_view_only(large: Any, wait_for: Wai
     np.testing.assert_array_equal(accepted, inside)
 
 
-def test_the_window_stays_where_the_slide_has_left_the_view(large: Any, user: User, wait_for: Wait) -> None:
+def test_the_window_stays_where_the_slide_has_left_the_view(large: Any, user: User) -> None:
     first = large.editing.place
     user.look((-90_000.0, 0.0), 1.0)
     wait_for(lambda: not large.editing._still.isActive())
