@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -295,3 +296,100 @@ def test_importing_the_room_loads_no_window_and_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+HUGE = (100_000, 100_000)
+ONE, TWO, THREE = (int(encode(number)) for number in (1, 2, 3))
+
+
+def fill_overview(session: Annotations, number: int) -> Change | None:
+    """Fill all of a huge slide, at the magnification at which it fits a screen."""
+    side = layer_shape(session.store.shape, 7)
+    return session.stroke(7, 0, 0, np.full(side, encode(number), np.uint8), np.ones(side, bool))
+
+
+def test_filling_a_huge_overview_is_small_and_fine_edits_in_it_win_later(tmp_path: Path) -> None:
+    with Annotations.open(tmp_path, shape=HUGE, slide_id="slide") as session:
+        places = [(4096 * index, 97_000 - 512 * index) for index in range(12)]
+        for y, x in places:
+            paint(session, y, x, 2, side=600)
+        before = (tmp_path / "journal.ndjson").stat().st_size
+        fill_overview(session, 1)
+        assert (tmp_path / "journal.ndjson").stat().st_size - before < 20_000
+        paint(session, 50_000, 50_000, 3, side=60)
+        session.checkpoint()
+        chunks = session.store.chunks
+        assert len(chunks.keys("own/0")) <= 4
+        assert sum(len(chunks.keys(f"own/{layer}")) for layer in range(1, 7)) == 0
+
+        def drawn(y: int, x: int) -> int:
+            return int(session.read(0, Region(y, x, 1, 1))[0, 0])
+
+        assert {drawn(y + 300, x + 300) for y, x in places} == {ONE}
+        assert drawn(99_999, 99_999) == ONE
+        assert drawn(50_030, 50_030) == THREE
+        assert session.read(5, Region(50_030 >> 5, 50_030 >> 5, 1, 1)) == THREE
+        session.undo()
+        assert drawn(50_030, 50_030) == ONE
+        session.undo()
+        assert {drawn(y + 300, x + 300) for y, x in places} == {TWO}
+        assert drawn(50_030, 50_030) == drawn(99_999, 99_999) == 0
+        session.redo()
+        session.redo()
+        assert drawn(50_030, 50_030) == THREE
+        assert session.verify().ok
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_what_a_coarse_edit_covered_comes_back_after_any_restart_or_loss(data: st.DataObject) -> None:
+    shape = (1100, 1700)
+    model = DenseModel(shape)
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(Path(folder), shape)
+        try:
+            for _ in range(data.draw(st.integers(2, 9), label="steps")):
+                action = data.draw(
+                    st.sampled_from(["fine", "fine", "cover", "undo", "undo", "redo", "reopen", "lose"])
+                )
+                if action in ("undo", "redo"):
+                    getattr(model, action)()
+                    getattr(session, action)()
+                elif action in ("reopen", "lose"):
+                    session.close()
+                    if action == "lose":
+                        shutil.rmtree(Path(folder) / "edits")
+                    session = open_session(Path(folder), shape)
+                else:
+                    layer = 0 if action == "fine" else 2
+                    y, x = (data.draw(st.sampled_from([0, 128, 250])) for _ in range(2))
+                    size = (40, 300) if action == "fine" else (160, 300)
+                    codes = np.full(size, encode(data.draw(st.integers(-1, 3))), np.uint8)
+                    mask = np.ones(size, bool)
+                    if session.stroke(layer, y, x, codes, mask) is not None:
+                        model.stroke(layer, y, x, codes, mask)
+                assert np.array_equal(session.read(0, Region(0, 0, *shape)), model.image)
+            for layer in range(session.layers):
+                whole = Region(0, 0, *layer_shape(shape, layer))
+                assert np.array_equal(session.read(layer, whole), model.seen_at(layer)), f"layer {layer}"
+        finally:
+            session.close()
+
+
+def test_a_covering_edit_and_its_undo_survive_a_crash(tmp_path: Path) -> None:
+    session = Annotations.open(tmp_path / "session", shape=HUGE, slide_id="slide")
+    paint(session, 60_000, 60_000, 2, side=1100)
+    session.checkpoint()
+    for name, step, expected in (
+        ("covered", lambda: fill_overview(session, 1), ONE),
+        ("undone", session.undo, TWO),
+        ("redone", session.redo, ONE),
+    ):
+        step()
+        # What a killed process leaves: the journal is written, most chunks are not.
+        shutil.copytree(tmp_path / "session", tmp_path / name, ignore=shutil.ignore_patterns("session.lock"))
+        with Annotations.open(tmp_path / name, shape=HUGE, slide_id="slide") as again:
+            assert again.recovered is not None
+            assert again.read(0, Region(60_500, 60_500, 1, 1)) == expected
+            assert again.read(4, Region(60_500 >> 4, 60_500 >> 4, 1, 1)) == expected
+    session.close()

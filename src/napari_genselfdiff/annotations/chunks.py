@@ -69,6 +69,7 @@ class ChunkedArrays:
         self._lock = threading.RLock()
         self._cache: OrderedDict[Key, Codes] = OrderedDict()
         self._deferred: dict[Key, Codes] = {}
+        self._emptied: set[Key] = set()  # their files go with the next flush
         self._unsynced: set[Path] = set()
         self._empty = np.zeros((CHUNK, CHUNK), np.uint8)
         self._empty.flags.writeable = False
@@ -165,8 +166,13 @@ class ChunkedArrays:
         """
         chunk.flags.writeable = False
         with self._lock:
-            if deferred:
-                self._deferred[key] = chunk if chunk.any() else self._empty
+            if deferred and not chunk.any():
+                if key in self._index[key.array]:
+                    self._emptied.add(key)
+                self._deferred.pop(key, None)
+                self._cache.pop(key, None)
+            elif deferred:
+                self._deferred[key] = chunk
                 if len(self._deferred) > _DEFERRED:
                     self._write_deferred(next(iter(self._deferred)))
             else:
@@ -192,14 +198,20 @@ class ChunkedArrays:
             self._index[key.array].discard(key)
             self._cache.pop(key, None)
             self._deferred.pop(key, None)
+            self._emptied.discard(key)
 
     def flush(self) -> None:
         """Write the chunks that wait in memory."""
         with self._lock:
-            waiting = list(self._deferred)
+            waiting, emptied = list(self._deferred), list(self._emptied)
         for key in waiting:  # the lock is given back between chunks: a stroke may come in between
             with self._lock:
                 self._write_deferred(key)
+        for key in emptied:
+            with self._lock:
+                if key in self._emptied and key not in self._index[key.array]:
+                    self._save(key, self._empty)
+                self._emptied.discard(key)
 
     def sync(self) -> None:
         """Make everything that was written durable (fsync of files and folders)."""

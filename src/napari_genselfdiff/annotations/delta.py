@@ -72,6 +72,30 @@ class Patch:
         return full
 
 
+@dataclass(frozen=True)
+class Cleared:
+    """A chunk that a coarser edit covers wholly: nothing is left in it, whatever it held.
+
+    What it held is not repeated here, so that an edit over half a slide stays small: to bring it back, the
+    journal is read again.
+
+    Attributes
+    ----------
+    layer : int
+    box : Region
+        The whole chunk, in the pixels of that layer; also beyond the slide.
+    """
+
+    layer: int
+    box: Region
+
+    def draw(self, image: Codes, box: Region) -> None:
+        """Clear an image of a place of the layer, where the two overlap."""
+        part = self.box.intersection(box)
+        if part is not None:
+            image[within(part, box)] = 0
+
+
 Part = tuple[int, Region]
 """Layer and box of a patch: what the journal says of it in the clear."""
 

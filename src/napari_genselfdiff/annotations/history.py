@@ -10,11 +10,13 @@ import numpy as np
 
 from napari_genselfdiff.annotations.background import GroupedTask
 from napari_genselfdiff.annotations.checkpoint import Applied, write_applied
+from napari_genselfdiff.annotations.chunks import keys_within
 from napari_genselfdiff.annotations.codes import ACCEPTED_BIT, UNSEEN, Codes, Mask
-from napari_genselfdiff.annotations.delta import Patch
+from napari_genselfdiff.annotations.delta import Cleared, Patch
 from napari_genselfdiff.annotations.journal import Journal
 from napari_genselfdiff.annotations.pyramid import hull, rescaled
 from napari_genselfdiff.annotations.records import Entry, Kind
+from napari_genselfdiff.annotations.replay import rebuild
 from napari_genselfdiff.annotations.store import EditStore
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.geometry import Region
@@ -55,7 +57,9 @@ class History:
     Notes
     -----
     A record holds the stored pixels before and after, absolutely, and an undo is a record with the two
-    swapped. So a replay writes ``after`` of record after record and needs no special cases.
+    swapped. So a replay writes ``after`` of record after record. One thing is not repeated: what fine chunks
+    held that a coarse edit covers wholly. Such an edit is small and quick over any number of them, and its
+    undo reads the journal again.
     """
 
     def __init__(
@@ -128,7 +132,7 @@ class History:
             if not self._done:
                 return None
             entry = self._done[-1]
-            patches = [patch.swapped() for patch in self._journal.patches(entry)]
+            patches = _swapped(self._journal.patches(entry))
             return self._write("undo", entry.layer, entry.box, patches, of=entry.seq)
 
     def redo(self) -> Change | None:
@@ -178,18 +182,21 @@ class History:
         self._task.close()
         self.checkpoint(closing=True)
 
-    def _edit(self, kind: Kind, layer: int, patches: list[Patch]) -> Change | None:
+    def _edit(self, kind: Kind, layer: int, patches: list[Patch | Cleared]) -> Change | None:
         if not patches:
             return None
         box = hull([rescaled(patch.box, patch.layer, layer) for patch in patches])
         return self._write(kind, layer, box, patches)
 
     def _write(
-        self, kind: Kind, layer: int, box: Region, patches: list[Patch], of: int | None = None
+        self, kind: Kind, layer: int, box: Region, patches: list[Patch | Cleared], of: int | None = None
     ) -> Change:
         entry = self._journal.append(kind, layer=layer, box=box, patches=patches, of=of)
         try:
-            self._store.write(patches)
+            if kind == "undo":
+                self._bring_back(patches)
+            else:
+                self._store.write(patches)
         except UserError:
             self._take_back(entry, patches)
             raise
@@ -197,10 +204,19 @@ class History:
         self._task.request()
         return Change(layer, box.y, box.x, box.height, box.width)
 
-    def _take_back(self, entry: Entry, patches: list[Patch]) -> None:
+    def _bring_back(self, patches: list[Patch | Cleared]) -> None:
+        """Write patches, and what the journal says that cleared chunks hold now."""
+        self._store.write([patch for patch in patches if isinstance(patch, Patch)])
+        cleared = [patch for patch in patches if isinstance(patch, Cleared)]
+        if cleared:
+            keys = [key for part in cleared for key in keys_within(f"own/{part.layer}", part.box)]
+            rebuild(self._store, self._journal, keys, deferred=True)
+            self._store.refresh_shown([(part.layer, part.box) for part in cleared])
+
+    def _take_back(self, entry: Entry, patches: list[Patch | Cleared]) -> None:
         self._journal.retract(entry)
         try:
-            self._store.write([patch.swapped() for patch in patches])
+            self._bring_back(_swapped(patches))
         except UserError:
             # The store holds a part of an edit that never was. Without a clean checkpoint, the next start
             # rebuilds the chunks that were written since the last one.
@@ -214,3 +230,8 @@ class History:
             self._undone.append(self._done.pop())
         elif entry.kind == "redo" and self._undone:
             self._done.append(self._undone.pop())
+
+
+def _swapped(patches: list[Patch | Cleared]) -> list[Patch | Cleared]:
+    """Return what takes patches back; a cleared chunk is named again."""
+    return [patch.swapped() if isinstance(patch, Patch) else patch for patch in patches]

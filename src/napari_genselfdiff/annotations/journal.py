@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_genselfdiff.annotations.background import GroupedTask
-from napari_genselfdiff.annotations.delta import Patch
+from napari_genselfdiff.annotations.delta import Cleared, Patch
 from napari_genselfdiff.annotations.records import (
     FIRST_HASH,
     Entry,
@@ -101,7 +101,7 @@ class Journal:
         *,
         layer: int = 0,
         box: Region | None = None,
-        patches: Sequence[Patch] = (),
+        patches: Sequence[Patch | Cleared] = (),
         of: int | None = None,
         text: str = "",
     ) -> Entry:
@@ -112,7 +112,7 @@ class Journal:
         kind : str
         layer, box : int, Region
             Where the view changes, in the pixels of that layer.
-        patches : sequence of Patch
+        patches : sequence of Patch or Cleared
             What changed.
         of : int, optional
             The record that is undone or redone.
@@ -162,7 +162,7 @@ class Journal:
             self.durable = min(self.durable, self.seq)
             self._cut(self._size)
 
-    def patches(self, entry: Entry) -> list[Patch]:
+    def patches(self, entry: Entry) -> list[Patch | Cleared]:
         """Read the pixels of a record.
 
         Raises

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from napari_genselfdiff.annotations.delta import Part, Patch, pack, unpack
+from napari_genselfdiff.annotations.chunks import CHUNK
+from napari_genselfdiff.annotations.delta import Cleared, Part, Patch, pack, unpack
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.geometry import Region
 
@@ -32,7 +33,9 @@ class Entry:
     layer, box : int, Region
         Where the view changes, in the pixels of that layer.
     parts : tuple of (int, Region)
-        Layer and box of every patch.
+        Layer and box of every patch, and then of every cleared chunk.
+    cleared : int
+        How many of the parts, the last ones, are cleared chunks.
     of : int or None
         The record that an ``undo`` or ``redo`` is about.
     slide : str
@@ -48,6 +51,7 @@ class Entry:
     layer: int
     box: Region
     parts: tuple[Part, ...]
+    cleared: int
     of: int | None
     slide: str
     hash: str
@@ -103,7 +107,7 @@ def encode_record(
     seq: int,
     layer: int,
     box: Region,
-    patches: Sequence[Patch],
+    patches: Sequence[Patch | Cleared],
     of: int | None,
     text: str,
     slide: str,
@@ -112,15 +116,20 @@ def encode_record(
     offset: int,
 ) -> tuple[Entry, bytes]:
     """One record as a line of JSON, with its end of line."""
-    parts = tuple((patch.layer, patch.box) for patch in patches)
+    drawn = [patch for patch in patches if isinstance(patch, Patch)]
+    cleared = [patch for patch in patches if isinstance(patch, Cleared)]
+    parts = (
+        *((patch.layer, patch.box) for patch in drawn),
+        *((part.layer, part.box) for part in cleared),
+    )
     record: dict[str, Any] = {
         "seq": seq,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "kind": kind,
         "layer": layer,
         "box": _numbers(box),
-        "parts": [[patch_layer, *_numbers(patch_box)] for patch_layer, patch_box in parts],
-        "delta": pack(patches),
+        "parts": [[patch.layer, *_numbers(patch.box)] for patch in drawn],
+        "delta": pack(drawn),
         "slide": slide,
         "author": author,
         "prev": prev,
@@ -129,11 +138,13 @@ def encode_record(
         record["of"] = of
     if text:
         record["text"] = text
+    if cleared:
+        record["cleared"] = [[part.layer, part.box.y // CHUNK, part.box.x // CHUNK] for part in cleared]
     line = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-    return Entry(seq, kind, layer, box, parts, of, slide, _hash(line), offset, len(line)), line
+    return Entry(seq, kind, layer, box, parts, len(cleared), of, slide, _hash(line), offset, len(line)), line
 
 
-def decode_patches(line: bytes, entry: Entry) -> list[Patch]:
+def decode_patches(line: bytes, entry: Entry) -> list[Patch | Cleared]:
     """Read the pixels of a record.
 
     Raises
@@ -141,7 +152,9 @@ def decode_patches(line: bytes, entry: Entry) -> list[Patch]:
     ValueError
         If they are damaged.
     """
-    return unpack(json.loads(line)["delta"], entry.parts)
+    drawn = len(entry.parts) - entry.cleared
+    patches = unpack(json.loads(line)["delta"], entry.parts[:drawn])
+    return [*patches, *(Cleared(layer, box) for layer, box in entry.parts[drawn:])]
 
 
 def scan(path: Path) -> Scan:
@@ -183,13 +196,18 @@ def _decode(line: bytes, *, seq: int, prev: str, offset: int) -> Entry:
         raise ValueError("the last record was cut off while it was written")
     try:
         record = json.loads(line)
-        parts = tuple((int(part[0]), _box(part[1:])) for part in record["parts"])
+        drawn = [(int(part[0]), _box(part[1:])) for part in record["parts"]]
+        cleared = [
+            (int(layer), _box((int(row) * CHUNK, int(column) * CHUNK, CHUNK, CHUNK)))
+            for layer, row, column in record.get("cleared", ())
+        ]
         entry = Entry(
             seq=record["seq"],
             kind=record["kind"],
             layer=int(record["layer"]),
             box=_box(record["box"]),
-            parts=parts,
+            parts=(*drawn, *cleared),
+            cleared=len(cleared),
             of=record.get("of"),
             slide=record["slide"],
             hash=_hash(line),

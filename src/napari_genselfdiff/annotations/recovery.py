@@ -17,16 +17,15 @@ import numpy as np
 
 from napari_genselfdiff.annotations.checkpoint import Applied, read_applied, write_applied
 from napari_genselfdiff.annotations.chunks import CHUNK, Key, keys_within
-from napari_genselfdiff.annotations.codes import Codes
 from napari_genselfdiff.annotations.delta import Patch
 from napari_genselfdiff.annotations.journal import JOURNAL_NAME, Journal, refuse_foreign, set_tail_aside
 from napari_genselfdiff.annotations.pyramid import layer_shape
 from napari_genselfdiff.annotations.records import Scan, scan
+from napari_genselfdiff.annotations.replay import rebuild
 from napari_genselfdiff.annotations.store import EditStore
 from napari_genselfdiff.errors import UserError
 
 EDITS_NAME = "edits"
-_BATCH = 256  # chunks rebuilt at a time: 64 MiB
 _CLOCK_SLACK_NS = 2_000_000_000  # file systems keep times to 2 s (FAT) or better
 
 
@@ -142,46 +141,28 @@ def _bring_in_step(store: EditStore, journal: Journal, applied: Applied | None) 
     position = applied.seq if applied is not None else 0
     modified = store.chunks.modified_since(since)
     suspects = {key for key in modified if key.array.startswith("own/")}
-    records: dict[Key, list[tuple[int, int]]] = {}
     present = set(_own_keys(store))
-    for index, entry in enumerate(journal.entries):
+    for entry in journal.entries:
+        drawn = len(entry.parts) - entry.cleared
         for number, (layer, box) in enumerate(entry.parts):
-            if layer >= store.layers or box.clipped(*layer_shape(store.shape, layer)) != box:
+            inside = box.clipped(*layer_shape(store.shape, layer)) if layer < store.layers else None
+            # A cleared chunk on the edge reaches beyond the slide.
+            if inside is None or (number < drawn and inside != box):
                 raise UserError(
                     f"record {entry.seq} of the journal lies outside the slide",
                     journal.path,
                     "open the session with its own slide, or choose another session folder",
                 )
             for key in keys_within(f"own/{layer}", box):
-                records.setdefault(key, []).append((index, number))
                 # A chunk that is not there may rightly be empty, or its file may never have reached the disk.
                 if entry.seq > position or key not in present:
                     suspects.add(key)
     ordered = sorted(suspects)
-    for start in range(0, len(ordered), _BATCH):
-        _rebuild(store, journal, ordered[start : start + _BATCH], records)
+    rebuild(store, journal, ordered)
     derived = modified - suspects
     for key in derived:
         store.chunks.forget(key)
     store.refresh_shown([(_layer_of(key), key.box) for key in (*ordered, *sorted(derived))])
-
-
-def _rebuild(
-    store: EditStore, journal: Journal, keys: list[Key], records: dict[Key, list[tuple[int, int]]]
-) -> None:
-    chunks: dict[Key, Codes] = {key: np.zeros((CHUNK, CHUNK), np.uint8) for key in keys}
-    wanted: dict[int, list[tuple[int, Key]]] = {}
-    for key in keys:
-        for index, number in records.get(key, ()):
-            wanted.setdefault(index, []).append((number, key))
-    for index in sorted(wanted):
-        patches = journal.patches(journal.entries[index])
-        for number, key in wanted[index]:
-            patches[number].draw(chunks[key], key.box)
-    for key, chunk in chunks.items():
-        # The old file may be damaged, and must not be read while the new one is written.
-        store.chunks.forget(key)
-        store.put_own(key, chunk)
 
 
 def _layer_of(key: Key) -> int:

@@ -26,7 +26,7 @@ import numpy as np
 
 from napari_genselfdiff.annotations.chunks import CHUNK, ChunkedArrays, Key, keys_within
 from napari_genselfdiff.annotations.codes import ERASED, UNSEEN, Codes, Mask, check, is_edited, visible
-from napari_genselfdiff.annotations.delta import Patch
+from napari_genselfdiff.annotations.delta import Cleared, Patch
 from napari_genselfdiff.annotations.pyramid import (
     any_of_four,
     bounds,
@@ -137,7 +137,7 @@ class EditStore:
 
     def plan(
         self, layer: int, y: int, x: int, codes: Codes, mask: Mask, *, keep_edited: bool = False
-    ) -> list[Patch]:
+    ) -> list[Patch | Cleared]:
         """Work out what an edit would change in the own layers, without changing it.
 
         Parameters
@@ -153,8 +153,9 @@ class EditStore:
 
         Returns
         -------
-        list of Patch
-            The layer of the edit first, then finer ones; empty when nothing changes.
+        list of Patch or Cleared
+            The layer of the edit first, then finer ones; empty when nothing changes. Chunks that the edit
+            covers wholly are cleared without looking into them.
         """
         check(codes)
         if codes.shape != mask.shape or codes.ndim != 2:
@@ -173,12 +174,17 @@ class EditStore:
         chosen = mask & ~is_edited(np.where(own == UNSEEN, below, own)) if keep_edited else mask
         hidden = visible(below) != UNSEEN
         wanted = np.where((codes == UNSEEN) & hidden, np.uint8(ERASED), codes)
-        patches = [Patch.between(layer, box.y, box.x, own, np.where(chosen, wanted, own))]
+        patches: list[Patch | Cleared | None] = [
+            Patch.between(layer, box.y, box.x, own, np.where(chosen, wanted, own))
+        ]
         for finer in range(layer - 1, -1, -1):
             fine_box = rescaled(box, layer, finer)
             for key in self.chunks.existing(f"own/{finer}", fine_box):
                 part = key.box.intersection(fine_box)
                 if part is None:
+                    continue
+                if not keep_edited and self._covers(mask, box, layer, key, part, finer):
+                    patches.append(Cleared(finer, key.box))
                     continue
                 old = self.chunks.get(key)[within(part, key.box)]
                 covered = enlarged(mask, (box.y, box.x), part, layer - finer) & (old != UNSEEN)
@@ -191,7 +197,7 @@ class EditStore:
                 patches.append(Patch.between(finer, part.y, part.x, old, changed))
         return [patch for patch in patches if patch is not None]
 
-    def write(self, patches: Sequence[Patch]) -> None:
+    def write(self, patches: Sequence[Patch | Cleared]) -> None:
         """Bring the own layers to the patches' ``after`` and show it in the pyramid; doing it twice is safe.
 
         Raises
@@ -203,14 +209,18 @@ class EditStore:
         # Until then they are in the journal, from where a crash would bring them back.
         touched = sum(1 for patch in patches for _ in keys_within("", patch.box))
         for patch in patches:
+            if isinstance(patch, Cleared):
+                empty = np.zeros((CHUNK, CHUNK), np.uint8)
+                self.put_own(next(keys_within(f"own/{patch.layer}", patch.box)), empty, deferred=True)
+                continue
             for key in keys_within(f"own/{patch.layer}", patch.box):
                 chunk = self.chunks.get(key).copy()
                 patch.draw(chunk, key.box)
                 self.put_own(key, chunk, deferred=touched > _AT_ONCE)
         self.refresh_shown([(patch.layer, patch.box) for patch in patches])
 
-    def apply(self, layer: int, y: int, x: int, codes: Codes, mask: Mask) -> list[Patch]:
-        """Write codes where the mask is set; returns what changed, for undo (see `plan`)."""
+    def apply(self, layer: int, y: int, x: int, codes: Codes, mask: Mask) -> list[Patch | Cleared]:
+        """Write codes where the mask is set; returns what changed (see `plan`)."""
         patches = self.plan(layer, y, x, codes, mask)
         self.write(patches)
         return patches
@@ -268,6 +278,12 @@ class EditStore:
             raise ValueError(f"layer {layer} does not exist: the slide has layers 0 to {self.layers - 1}")
         return layer
 
+    def _covers(self, mask: Mask, box: Region, layer: int, key: Key, part: Region, finer: int) -> bool:
+        """Whether an edit's mask, at its layer and box, covers all of a finer chunk that is on the slide."""
+        if part != key.box.clipped(*layer_shape(self.shape, finer)):
+            return False
+        return bool(mask[within(rescaled(part, finer, layer), box)].all())
+
     def _under(self, layer: int, box: Region) -> Codes:
         """Read the stored codes that the layers coarser than one give its pixels."""
         out = np.zeros((box.height, box.width), np.uint8)
@@ -297,6 +313,9 @@ class EditStore:
         if layer > 1:
             drawn |= self.chunks.read(f"shown/{layer - 1}", below) != UNSEEN
         if not bool(drawn.any()):
+            if part == key.box:  # nothing is left of it, whatever it held
+                self.chunks.put(key, np.zeros((CHUNK, CHUNK), np.uint8), deferred=True)
+                return
             self._replace_shown(key, part, np.zeros((part.height, part.width), np.uint8))
             return
         seen = halved(self.read(layer - 1, below.y, below.x, below.height, below.width))

@@ -116,7 +116,14 @@ class CorrectionWindow(QObject):
         return visible_region(self._viewer, self._image, self.session.slide.shape)
 
     def commit(self) -> None:
-        """Send what changed since the last stroke to the session; it is written in the queue's thread."""
+        """Send what changed to the session, where it is written in the queue's thread.
+
+        A stroke that is being drawn waits for its end: it is one step of the history.
+        """
+        if not self._drawing.in_progress:
+            self._send()
+
+    def _send(self) -> None:
         changed = self.layer.data != self._shadow
         if not changed.any():
             return
@@ -169,7 +176,7 @@ class CorrectionWindow(QObject):
         self._still.stop()
         self._soon.stop()
         self._reads += 1  # what is still being read comes too late
-        self.commit()
+        self._send()
 
     def _place_in_view(self, now: Place | None) -> Place:
         """Where the window should be: around the view, and a polygon that is being drawn."""
@@ -198,9 +205,6 @@ class CorrectionWindow(QObject):
 
     def _follow(self) -> None:
         """Go where the view is, if it has left the window."""
-        if self._drawing.in_progress:
-            self._still.start()
-            return
         self._wanted = self._place_in_view(self.place)
         if self._due or self._wanted is not self.place:
             self._read()
@@ -217,7 +221,11 @@ class CorrectionWindow(QObject):
 
     def _read(self) -> None:
         """Read the pixels of the place that is wanted, behind everything that was drawn."""
-        self.commit()
+        if self._drawing.in_progress:
+            self._due = True
+            self._still.start()  # look again a little later
+            return
+        self._send()
         self._reads += 1
         self._due = False
         read, commits, place = self._reads, self._commits, self._wanted
@@ -229,10 +237,7 @@ class CorrectionWindow(QObject):
             if found is None or read != self._reads:
                 return  # overtaken by a later one
             self.commit()
-            if self._drawing.in_progress:
-                self._due = True
-                self._still.start()
-            elif commits != self._commits or place is not self._wanted:
+            if self._drawing.in_progress or commits != self._commits or place is not self._wanted:
                 self._read()
             else:
                 self._show(place, *found)
