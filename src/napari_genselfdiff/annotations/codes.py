@@ -48,10 +48,14 @@ def encode(classes: ArrayLike, accepted: ArrayLike = False) -> Codes:
     ValueError
         If a class is out of range.
     """
-    numbers = np.asarray(classes, dtype=np.int64)
+    numbers = np.asarray(classes)
+    if numbers.dtype != np.uint8:  # what the editable window holds, by the million: not made larger
+        numbers = numbers.astype(np.int64)
     if numbers.size and (numbers.min() < -1 or numbers.max() > MAX_CLASS):
         raise ValueError(f"classes go from 0 to {MAX_CLASS} (-1 is unseen)")
     codes = (numbers + 1).astype(np.uint8)
+    if accepted is False:
+        return codes
     flags = np.where(np.asarray(accepted, dtype=bool), ACCEPTED_BIT, 0).astype(np.uint8)
     return np.where(codes == UNSEEN, codes, codes | flags)
 

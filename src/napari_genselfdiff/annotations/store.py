@@ -172,8 +172,10 @@ class EditStore:
         own = self.chunks.read(name, box)
         below = self._under(layer, box)
         chosen = mask & ~is_edited(np.where(own == UNSEEN, below, own)) if keep_edited else mask
-        hidden = visible(below) != UNSEEN
-        wanted = np.where((codes == UNSEEN) & hidden, np.uint8(ERASED), codes)
+        wanted = codes
+        if not bool(codes.all()):
+            hidden = visible(below) != UNSEEN
+            wanted = np.where((codes == UNSEEN) & hidden, np.uint8(ERASED), codes)
         patches: list[Patch | Cleared | None] = [
             Patch.between(layer, box.y, box.x, own, np.where(chosen, wanted, own))
         ]
@@ -309,13 +311,15 @@ class EditStore:
     def _refresh_chunk(self, layer: int, key: Key, part: Region) -> None:
         # Reading beyond the slide gives unseen pixels, so the last, partial pixels need no special case.
         below = rescaled(part, layer, layer - 1)
-        drawn = self.chunks.read(f"own/{layer - 1}", below) != UNSEEN
-        if layer > 1:
-            drawn |= self.chunks.read(f"shown/{layer - 1}", below) != UNSEEN
+        children = (f"own/{layer - 1}", f"shown/{layer - 1}")[: 1 if layer == 1 else 2]
+        existing = [child for child in children if self.chunks.existing(child, below)]
+        if not existing and part == key.box:  # nothing is left of it, whatever it held
+            self.chunks.put(key, np.zeros((CHUNK, CHUNK), np.uint8), deferred=True)
+            return
+        drawn = np.zeros((below.height, below.width), bool)
+        for child in existing:
+            drawn |= self.chunks.read(child, below) != UNSEEN
         if not bool(drawn.any()):
-            if part == key.box:  # nothing is left of it, whatever it held
-                self.chunks.put(key, np.zeros((CHUNK, CHUNK), np.uint8), deferred=True)
-                return
             self._replace_shown(key, part, np.zeros((part.height, part.width), np.uint8))
             return
         seen = halved(self.read(layer - 1, below.y, below.x, below.height, below.width))
