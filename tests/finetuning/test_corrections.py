@@ -178,3 +178,25 @@ def test_what_lies_in_held_out_cells_alone_is_trained_on_and_not_scored(
     training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
     assert held_out == []
     assert sum(int((example.weight == 1).sum()) for example in training) == 16
+
+
+def test_a_tumour_outlined_on_the_overview_is_sampled_not_read_as_a_whole(tmp_path: Path) -> None:
+    shape = (60_000, 80_000)
+    pink = np.broadcast_to(np.array([200, 100, 200], np.uint8), (*shape, 3))
+    huge = slide_from_arrays([pink, pink[::64, ::64]], name="huge", mpp=0.25)
+    with Annotations.open(tmp_path / "session", shape=shape, slide_id="s") as drawing:
+        tumour = np.full((400, 300), 2)
+        draw(drawing, 10, 20, tumour, layer=7)
+        draw(drawing, 30_000, 30_000, np.full((80, 80), 1))
+        training, held_out = correction_examples(huge, drawing, segmenter(), scale=2.0, compute=CPU)
+    assert len(training) == len(held_out) == corrections.SAMPLES + 1
+    largest = corrections.LARGEST_BOX // 2 + 4 * corrections.CONTEXT
+    assert all(max(example.rgb.shape[:2]) <= largest for example in training)
+    assert all(
+        (whole.weight == 1).any() or (part.weight == 1).any()
+        for whole, part in zip(training, held_out, strict=True)
+    )
+    assert len({example.name for example in training}) == len(training)
+    with Annotations.open(tmp_path / "session", shape=shape, slide_id="s") as drawing:
+        again, _ = correction_examples(huge, drawing, segmenter(), scale=2.0, compute=CPU)
+    assert [example.name for example in again] == [example.name for example in training]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_genselfdiff.annotations import classes_of
+from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.finetuning.examples import Example, held_out_cells
@@ -27,6 +28,10 @@ CONTEXT = 64
 """Model pixels around a corrected box that are read with it."""
 CELL = 64
 """Side in model pixels of the cells that are held out or trained on as a whole."""
+LARGEST_BOX = 1024
+"""Side in model pixels of what is learned from as a whole; what was drawn on the overview is sampled."""
+SAMPLES = 16
+"""Pieces, of half that side, that stand for all larger boxes together."""
 SELF_WEIGHT = 0.1
 """Weight of the model's own confident predictions where nothing was corrected, so that it does not forget."""
 CONFIDENT = 0.9 * 255
@@ -63,7 +68,7 @@ def correction_examples(
             "nothing is corrected yet", slide.name, "press Correct here and paint what the model got wrong"
         )
     training, held_out, whole = [], [], []
-    for box in boxes:
+    for box in _bounded(annotations, boxes, scale):
         # On whole cells, so that a pixel's cell does not depend on the box.
         y, x = (max(0, math.floor(start / scale) - CONTEXT) // CELL * CELL for start in (box.y, box.x))
         height = min(math.ceil(box.bottom / scale) + CONTEXT, math.ceil(slide.shape[0] / scale)) - y
@@ -81,6 +86,32 @@ def correction_examples(
         # All that was drawn lies in held-out cells: learn from it, and leave the score open.
         return whole, []
     return training, held_out
+
+
+def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> list[Region]:
+    """Boxes that can be read as a whole, and pieces of the others in which something was drawn.
+
+    A tumour that was outlined on the overview covers billions of pixels. The pieces are chosen by chance,
+    the same ones each time, so that rounds can be compared.
+    """
+    limit, side = round(LARGEST_BOX * scale), round(LARGEST_BOX * scale / 2)
+    small = [box for box in boxes if max(box.height, box.width) <= limit]
+    # Each piece is a number in the grids of all large boxes together, which are not laid out in memory.
+    large = [box for box in boxes if max(box.height, box.width) > limit]
+    grids = [(-(-box.height // side), -(-box.width // side)) for box in large]
+    ends = np.cumsum([rows * columns for rows, columns in grids])
+    layer = min(max(0, int(math.log2(side)) - 3), annotations.layers - 1)
+    pieces: list[Region] = []
+    for number in np.random.default_rng(0).permutation(int(ends[-1]) if large else 0).tolist():
+        which = int(np.searchsorted(ends, number, side="right"))
+        row, column = divmod(number - (int(ends[which - 1]) if which else 0), grids[which][1])
+        box = large[which]
+        piece = Region(box.y + row * side, box.x + column * side, side, side).intersection(box)
+        if piece is not None and annotations.read(layer, rescaled(piece, 0, layer)).any():
+            pieces.append(piece)
+        if len(pieces) == SAMPLES:
+            break
+    return small + pieces
 
 
 def _example(
