@@ -122,7 +122,7 @@ class SessionLayers:
         editing.bind_history(self.undo, self.redo)
         editing.committed.connect(self._on_change)
         editing.shown.connect(self._show_coarsest)
-        editing.failed.connect(self._on_message)
+        editing.failed.connect(self._refuse)
         self.editing = editing
         if self.overlay is None:
             self.overlay = Overlay(self.viewer, self.session, self.image)
@@ -183,7 +183,14 @@ class SessionLayers:
                 self.refresh()
             self._on_change()
 
-        self._edits.submit(step, done, self._on_message)
+        self._edits.submit(step, done, self._refuse)
+
+    def _refuse(self, message: str) -> None:
+        """Say, whatever else runs, that a stroke was not kept."""
+        from napari.utils.notifications import show_error
+
+        self._on_message(message)
+        show_error(message)
 
     def _say_where(self, change: Change, what: str) -> None:
         """Say where something changed, if nobody can see it."""

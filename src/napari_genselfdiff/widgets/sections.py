@@ -187,11 +187,11 @@ class CorrectSection(QGroupBox):
     def __init__(self) -> None:
         super().__init__("3  Correct")
         self.correct_button = _button(
-            "Correct here", "make the view editable at this magnification; press again after moving"
+            "Correct here", "make the view editable, at this magnification; it follows when you pan and zoom"
         )
         self.correct_button.clicked.connect(self.correct_clicked)
         self.accept_button = _button(
-            "This view is right", "everything in the editable window is right as it stands now"
+            "This view is right", "everything that you see is right as it stands now"
         )
         self.accept_button.clicked.connect(self.accept_clicked)
         self.undo_button = _button("Undo", "take the last stroke back (Ctrl+Z)")

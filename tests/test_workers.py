@@ -1,0 +1,78 @@
+"""Short work in order, off the thread of the interface."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.widgets.demo import wait_for
+from napari_genselfdiff.workers import Queue
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def queue(qapp: Any) -> Iterator[Queue]:
+    """A queue that ends with the test."""
+    made = Queue()
+    yield made
+    made.close()
+
+
+def test_work_is_done_in_another_thread_and_results_come_here_in_order(queue: Queue) -> None:
+    gate, threads, results = threading.Event(), set(), []
+
+    def work(number: int) -> int:
+        gate.wait(60)
+        threads.add(threading.current_thread())
+        return number
+
+    def done(number: int) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        results.append(number)
+
+    for number in range(5):
+        queue.submit(lambda number=number: work(number), done, pytest.fail)  # type: ignore[misc]
+    assert results == []
+    gate.set()
+    wait_for(lambda: len(results) == 5)
+    assert results == [0, 1, 2, 3, 4]
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_waiting_delivers_results_also_of_work_that_they_ask_for(queue: Queue) -> None:
+    results: list[int] = []
+
+    def again(number: int) -> None:
+        results.append(number)
+        if number < 3:
+            queue.submit(lambda: number + 1, again, pytest.fail)
+
+    queue.submit(lambda: 0, again, pytest.fail)
+    queue.wait()
+    assert results == [0, 1, 2, 3]
+
+
+def test_a_failure_is_told_and_does_not_stop_the_others(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise UserError("no space is left", "edits", "free some")
+
+    def break_down() -> None:
+        raise RuntimeError("shapes do not match")
+
+    told: list[str] = []
+    queue.submit(refuse, pytest.fail, told.append)
+    queue.submit(break_down, pytest.fail, told.append)
+    queue.submit(lambda: "kept", told.append, pytest.fail)
+    queue.wait()
+    assert "no space is left" in told[0]
+    assert "shapes do not match" in told[1]
+    assert told[2] == "kept"
+    assert "shapes do not match" in caplog.text
