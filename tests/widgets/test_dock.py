@@ -131,11 +131,16 @@ def test_the_tissue_has_an_outline_that_can_be_adjusted_and_is_remembered(
     assert OUTLINE_NAME not in layers
 
 
-def test_cancel_stops_and_keeps_what_is_done(
-    ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of which a view holds many."""
     for module in ("store", "streaming", "pace"):
         monkeypatch.setattr(f"napari_genselfdiff.segmentation.{module}.CELL", 96)
+
+
+def test_cancel_stops_and_keeps_what_is_done(
+    small_cells: None, ready: Any, qtbot: Any, wait_for: Wait
+) -> None:
     click(qtbot, ready.segment_section.segment_button)
     ready.status.cancel_button.click()
     wait_for(lambda: ready.job is None)
