@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides.colours import ArraySource, as_rgb
-from napari_genselfdiff.slides.levels import Level
-from napari_genselfdiff.slides.slide import Slide, build_slide
+from napari_genselfdiff.slides.levels import Calibration, Level
+from napari_genselfdiff.slides.slide import PLAUSIBLE_TAG_MPP, Slide, build_slide, plausible_mpp
+from napari_genselfdiff.slides.units import micrometres
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def read(path: Path) -> Slide | None:
@@ -36,6 +41,7 @@ def read(path: Path) -> Slide | None:
                     )
                 transparent = "A" in image.mode or "transparency" in image.info
                 pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
+                profile, calibration = image.info.get("icc_profile"), _calibration(image)
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError as error:
@@ -48,4 +54,20 @@ def read(path: Path) -> Slide | None:
         ) from error
     pixels = as_rgb(pixels)
     level = Level(ArraySource(pixels, "yxc", name=path), (pixels.shape[0], pixels.shape[1]), cached=False)
-    return build_slide(path.name, [level], [1.0], backend="pillow", path=path)
+    return build_slide(
+        path.name,
+        [level],
+        [1.0],
+        backend="pillow",
+        calibration=calibration,
+        where=path,
+        icc_profile=profile,
+    )
+
+
+def _calibration(image: Image) -> Calibration:
+    """What PNG's ``pHYs`` and JPEG's density say, where it can be a microscope's and not a printer's."""
+    dots = image.info.get("dpi", (0, 0))
+    low, high = PLAUSIBLE_TAG_MPP
+    sizes = [micrometres(1 / float(count), "inch") if count else None for count in dots]
+    return Calibration(plausible_mpp(sizes, low=low, high=high))

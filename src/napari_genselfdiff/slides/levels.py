@@ -110,6 +110,15 @@ class Level:
                 ]
         return out
 
+    @property
+    def derived(self) -> bool:
+        """Whether the pixels are computed from another level rather than read."""
+        return self._derived
+
+    def changed(self, change: Callable[[Source], Source]) -> Level:
+        """Return the same level with another source made of its own, asked for tiles."""
+        return Level(change(self._source), self.size, tile=self.tile)
+
     def as_dask(self) -> da.Array:
         """Return the level as a lazy array, in chunks of whole tiles of about 1024 pixels a side."""
         import dask.array as da

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,15 @@ from napari_genselfdiff.slides.levels import (
     tile_side,
     whole_downsample,
 )
-from napari_genselfdiff.slides.slide import PLAUSIBLE_MPP, Slide, build_slide, plausible_mpp
+from napari_genselfdiff.slides.slide import (
+    PLAUSIBLE_MPP,
+    PLAUSIBLE_TAG_MPP,
+    Slide,
+    build_slide,
+    plausible_mpp,
+)
 from napari_genselfdiff.slides.tiff_reader import is_tiff, level_of_size
+from napari_genselfdiff.slides.units import micrometres
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -64,18 +73,37 @@ class SlideFile:
 
 
 class OpenSlideSource:
-    """Source of one level of an OpenSlide file."""
+    """Source of one level of an OpenSlide file.
+
+    Parameters
+    ----------
+    file : SlideFile
+    level : int
+    downsample : float
+        OpenSlide's own.
+    background : tuple of int
+        Colour of what was not scanned.
+    rounding : callable
+        Makes whole level-0 pixels of the place of a pixel of the level.
+    """
 
     def __init__(
-        self, file: SlideFile, level: int, downsample: float, background: tuple[int, int, int]
+        self,
+        file: SlideFile,
+        level: int,
+        downsample: float,
+        background: tuple[int, int, int],
+        *,
+        rounding: Callable[[float], int] = round,
     ) -> None:
         self.file, self.level, self.downsample, self.background = file, level, downsample, background
+        self.rounding = rounding
 
     def __call__(self, y: int, x: int, height: int, width: int) -> Pixels:
         """Read pixels inside the level."""
         from openslide import OpenSlideError
 
-        place = (round(x * self.downsample), round(y * self.downsample))  # OpenSlide counts in level 0
+        place = (self.rounding(x * self.downsample), self.rounding(y * self.downsample))
         handle = None
         try:
             handle = self.file.handle()
@@ -117,6 +145,8 @@ def read(path: Path) -> Slide | None:
     levels, downsamples = [], []
     size = _size(slide, 0)
     background = _background(slide)
+    # places are asked for in level 0, and of this format OpenSlide drops the fractions that come of it
+    rounding = math.ceil if slide.properties.get("openslide.vendor") == "leica" else round
     for index, factor in enumerate(slide.level_downsamples):
         level_size = _size(slide, index)
         level = None
@@ -124,7 +154,7 @@ def read(path: Path) -> Slide | None:
             # OpenSlide puts such a level's pixels between level-0 pixels and blends neighbours
             level = level_of_size(path, level_size)
         if level is None:
-            source = OpenSlideSource(file, index, factor, background)
+            source = OpenSlideSource(file, index, factor, background, rounding=rounding)
             level = Level(source, level_size, tile=_tile(slide, index))
         levels.append(level)
         downsamples.append(whole_downsample(size, level_size))
@@ -134,7 +164,8 @@ def read(path: Path) -> Slide | None:
         downsamples,
         backend="openslide",
         calibration=_calibration(slide),
-        path=path,
+        where=path,
+        icc_profile=_icc_profile(slide),
     )
 
 
@@ -151,12 +182,28 @@ def _tile(slide: OpenSlide, level: int) -> tuple[int, int]:
 
 
 def _calibration(slide: OpenSlide) -> Calibration:
-    mpp = plausible_mpp(
-        [_number(slide, "openslide.mpp-x"), _number(slide, "openslide.mpp-y")],
-        low=PLAUSIBLE_MPP[0],
-        high=PLAUSIBLE_MPP[1],
-    )
+    low, high = PLAUSIBLE_MPP
+    sizes = [_number(slide, f"openslide.mpp-{axis}") for axis in "xy"]
+    mpp = plausible_mpp(sizes, low=low, high=high)
+    if sizes == [None, None]:
+        # what every TIFF can say, where the vendor's own words are missing
+        unit = slide.properties.get("tiff.ResolutionUnit")
+        low, high = PLAUSIBLE_TAG_MPP
+        counts = [_number(slide, f"tiff.{axis}Resolution") for axis in "XY"]
+        mpp = plausible_mpp(
+            [micrometres(1 / count, unit) if count else None for count in counts], low=low, high=high
+        )
     return Calibration(mpp, _number(slide, "openslide.objective-power"))
+
+
+def _icc_profile(slide: OpenSlide) -> bytes | None:
+    from PIL import ImageCms
+
+    try:
+        profile = slide.color_profile
+    except (ImageCms.PyCMSError, OSError):  # a damaged one
+        return None
+    return None if profile is None else bytes(profile.tobytes())
 
 
 def _number(slide: OpenSlide, name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Readers: functions ``path -> Slide | None``, asked in turn."""
+"""Readers: functions ``path -> Slide | None``, asked in turn; addresses are Zarr's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.slides.addresses import located
 from napari_genselfdiff.slides.slide import Slide
 
 Reader = Callable[[Path], Slide | None]
@@ -48,22 +49,34 @@ def register_reader(reader: Reader) -> Callable[[], None]:
     return unregister
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide file.
+def open_slide(path: str | Path, *, mpp: float | None = None, icc: bool = False) -> Slide:
+    """Open a slide file, or an OME-Zarr at an address.
 
     Parameters
     ----------
     path : str or Path
-        A file, or the folder of an (OME-)Zarr.
+        A file, the folder of an (OME-)Zarr, or the address of one (``https://``, ``s3://`` and what else
+        fsspec can read).
     mpp : float, optional
         Micrometres per pixel, in place of what the file says.
+    icc : bool
+        Show the colours as the profile in the file means them, where there is one; see `Slide.with_icc`.
 
     Raises
     ------
     UserError
-        If the file is missing, damaged, or in no format that is known.
+        If the file is missing, damaged, or in no format that is known, or the address cannot be reached.
     """
-    path = Path(path)
+    slide = _read(located(path))
+    slide = slide.with_icc() if icc else slide
+    return slide if mpp is None else slide.with_mpp(mpp)
+
+
+def _read(path: Path | str) -> Slide:
+    if isinstance(path, str):
+        from napari_genselfdiff.slides.zarr_reader import read_address
+
+        return read_address(path)
     if not path.exists():
         raise UserError("there is no such slide", path, "check the path")
     if path.is_file() and not path.stat().st_size:
@@ -72,7 +85,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         for reader in list(_READERS):
             slide = reader(path)
             if slide is not None:
-                return slide if mpp is None else slide.with_mpp(mpp)
+                return slide
     except PermissionError as error:
         raise UserError("the slide may not be read", path, "check the file's permissions") from error
     raise UserError(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.slides.icc import InSrgb, ToSrgb
 from napari_genselfdiff.slides.levels import Calibration, Level
 from napari_genselfdiff.slides.pyramid import complete_pyramid
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import dask.array as da
 
 PLAUSIBLE_MPP = (0.01, 100.0)
+PLAUSIBLE_TAG_MPP = (0.05, 20.0)
+"""Resolution tags are often a printer's 72 dpi (353 µm) or the 1 of software that had nothing to say."""
+LARGEST_ASPECT = 1.1
+"""Pixels whose sides differ more have no single resolution."""
 
 
 CELL = 128
@@ -44,7 +49,11 @@ class Slide:
     backend : str
         What reads the pixels.
     path : Path or None
-        None for images that are in memory.
+        None for images that are in memory or at an address.
+    url : str or None
+        The address of an image that is no file here.
+    icc_profile : bytes or None
+        The colour profile of the file, while it is not applied.
 
     Notes
     -----
@@ -60,6 +69,13 @@ class Slide:
     backend: str
     path: Path | None
     _readers: tuple[Level, ...] = field(repr=False)
+    url: str | None = None
+    icc_profile: bytes | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> Path | str:
+        """The path, the address, or the name of an image in memory: what messages call the slide."""
+        return self.path or self.url or self.name
 
     @property
     def readers(self) -> tuple[Level, ...]:
@@ -88,10 +104,31 @@ class Slide:
         if not low <= mpp <= high:
             raise UserError(
                 f"{mpp:g} micrometres per pixel cannot be the resolution of a slide",
-                self.path or self.name,
+                self.where,
                 f"give a number from {low:g} to {high:g}; 0.25 is typical of a 40x scan, 0.5 of 20x",
             )
         return replace(self, mpp=float(mpp))
+
+    def with_icc(self) -> Slide:
+        """Return the same slide in sRGB, by the colour profile in its file; itself where there is none.
+
+        The colours are converted tile by tile as they are decoded.
+
+        Raises
+        ------
+        UserError
+            If the profile cannot be used.
+        """
+        if self.icc_profile is None:
+            return self
+        convert = ToSrgb(self.icc_profile, self.where)
+        own = [i for i, level in enumerate(self._readers) if not level.derived]
+        readers, factors = complete_pyramid(
+            [self._readers[i].changed(lambda source: InSrgb(source, convert)) for i in own],
+            [self.downsamples[i] for i in own],
+        )
+        levels = tuple(level.as_dask() for level in readers)
+        return replace(self, levels=levels, downsamples=factors, _readers=readers, icc_profile=None)
 
     def best_level(self, downsample: float) -> int:
         """Index of the coarsest level whose downsample is at most ``downsample`` (1 % tolerance)."""
@@ -192,7 +229,8 @@ def build_slide(
     *,
     backend: str,
     calibration: Calibration = Calibration(),  # noqa: B008 - a named tuple is immutable
-    path: Path | None = None,
+    where: Path | str | None = None,
+    icc_profile: bytes | None = None,
 ) -> Slide:
     """Make a slide of what a reader found, with the missing levels of its pyramid added."""
     readers, factors = complete_pyramid(list(levels), list(downsamples))
@@ -203,12 +241,19 @@ def build_slide(
         mpp=calibration.mpp,
         objective_power=calibration.objective_power,
         backend=backend,
-        path=path,
+        path=where if isinstance(where, Path) else None,
         _readers=readers,
+        url=where if isinstance(where, str) else None,
+        icc_profile=icc_profile or None,
     )
 
 
 def plausible_mpp(values: Sequence[float | None], *, low: float, high: float) -> float | None:
-    """Mean of the resolutions along the axes, or None where one is missing or out of range."""
+    """One resolution of those along the axes: their geometric mean, which keeps areas right.
+
+    None where one is missing or out of range, or where pixels are far from square.
+    """
     known = [value for value in values if value is not None and low <= value <= high]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    if not known or len(known) != len(values) or max(known) > LARGEST_ASPECT * min(known):
+        return None
+    return known[0] if max(known) == min(known) else math.prod(known) ** (1 / len(known))

@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides.colours import UNREADABLE, ArraySource
 from napari_genselfdiff.slides.levels import TILE, Calibration, Level, whole_downsample
-from napari_genselfdiff.slides.slide import PLAUSIBLE_MPP, Slide, build_slide, plausible_mpp
+from napari_genselfdiff.slides.slide import (
+    PLAUSIBLE_MPP,
+    PLAUSIBLE_TAG_MPP,
+    Slide,
+    build_slide,
+    plausible_mpp,
+)
 from napari_genselfdiff.slides.units import micrometres
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-PLAUSIBLE_TAG_MPP = (0.05, 20.0)
-"""Resolution tags are often a printer's 72 dpi (353 µm) or the 1 of software that had nothing to say."""
 LARGEST_CHUNK = 512 * 2**20
 PALETTE, CMYK, MIN_IS_WHITE = 3, 5, 0
 
@@ -125,7 +129,8 @@ def read(path: Path) -> Slide | None:
         [whole_downsample(levels[0].size, level.size) for level in levels],
         backend="tifffile",
         calibration=calibration,
-        path=path,
+        where=path,
+        icc_profile=handle.tiff().series[series].keyframe.iccprofile,
     )
 
 
@@ -225,7 +230,8 @@ def _calibration(tiff: TiffFile, series: int) -> Calibration:
     said = re.search(r"\bMPP\s*=\s*([0-9.]+)", description)
     power = re.search(r"\bAppMag\s*=\s*([0-9.]+)", description)
     mpp = plausible_mpp([float(said[1])], low=PLAUSIBLE_MPP[0], high=PLAUSIBLE_MPP[1]) if said else None
-    return Calibration(mpp or _tag_mpp(page), float(power[1]) if power else None)
+    unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
+    return Calibration(mpp or _tag_mpp(page, unit), float(power[1]) if power else None)
 
 
 def _ome_mpp(xml: str, series: int) -> float | None:
@@ -243,9 +249,8 @@ def _ome_mpp(xml: str, series: int) -> float | None:
     return plausible_mpp(sizes, low=PLAUSIBLE_MPP[0], high=PLAUSIBLE_MPP[1])
 
 
-def _tag_mpp(page: Any) -> float | None:
-    width_of_unit = {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit))  # inch, centimetre
-    if width_of_unit is None:
-        return None
-    sizes = [width_of_unit / value if value else None for value in page.resolution]
+def _tag_mpp(page: Any, unit: str | None) -> float | None:
+    """Resolution in the tags; ``unit`` is ImageJ's, which it keeps elsewhere."""
+    unit = {2: "inch", 3: "cm"}.get(int(page.resolutionunit)) or unit
+    sizes = [micrometres(1 / value, unit) if value else None for value in page.resolution]
     return plausible_mpp(sizes, low=PLAUSIBLE_TAG_MPP[0], high=PLAUSIBLE_TAG_MPP[1])

@@ -20,7 +20,7 @@ from napari_genselfdiff.exchange.labelmap import IGNORED, LabelMap
 from napari_genselfdiff.exchange.pairs import IGNORED_INSTANCE
 from napari_genselfdiff.exchange.rasters import write_png
 from napari_genselfdiff.files import atomic_folder, atomic_path, check_new_folder, write_text
-from napari_genselfdiff.slides.tiff_reader import PLAUSIBLE_TAG_MPP
+from napari_genselfdiff.slides.slide import PLAUSIBLE_TAG_MPP
 from napari_genselfdiff.verbs.inputs import check_mpp
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,204 @@
+"""Small slide files in the scanners' formats, written from what OpenSlide reads."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+LABEL = np.zeros((90, 130, 3), np.uint8)
+"""A picture whose shape no level has: whatever shows it shows a patient's name."""
+
+
+def jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
+    """Encode as JPEG without subsampling."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
+
+
+def padded(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Fill up with black, as scanners do at the last row and column of tiles."""
+    out = np.zeros((height, width, 3), np.uint8)
+    out[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return out
+
+
+def write_mrxs(
+    path: Path, picture: np.ndarray, *, side: int = 128, overlap: int = 6, mpp: float = 0.25
+) -> Path:
+    """3DHISTECH: a JPEG file, and a folder of an index, a description and data; two levels and a label."""
+    across, down = ((extent - overlap) // (side - overlap) for extent in (picture.shape[1], picture.shape[0]))
+    folder = path.with_suffix("")
+    folder.mkdir()
+    path.write_bytes(jpeg(LABEL))
+    step = side - overlap
+    tiles = {
+        (row, column): picture[row * step :, column * step :][:side, :side]
+        for row in range(down)
+        for column in range(across)
+    }
+    data = bytearray(b"-" * 10)
+
+    def store(content: bytes) -> tuple[int, int, int]:
+        data.extend(content)
+        return len(data) - len(content), len(content), 0
+
+    pages = [[(row * across + column, *store(jpeg(tile))) for (row, column), tile in tiles.items()]]
+    pages.append([])
+    for row in range(0, down, 2):
+        for column in range(0, across, 2):
+            # four neighbours, shrunk and put side by side with their overlaps still in them
+            quad = np.zeros((2 * side, 2 * side, 3), np.uint8)
+            for i in range(2):
+                for j in range(2):
+                    if (row + i, column + j) in tiles:
+                        quad[i * side :, j * side :][:side, :side] = tiles[row + i, column + j]
+            pages[1].append((row * across + column, *store(jpeg(quad[::2, ::2]))))
+    label = store(jpeg(LABEL))
+
+    slide_id = "A1B2C3D4E5F6"
+    index = bytearray(b"01.02" + slide_id.encode() + bytes(8))
+
+    def place(*values: int) -> int:
+        index.extend(struct.pack(f"<{len(values)}i", *values))
+        return len(index) - 4 * len(values)
+
+    zooms = [place(0, place(len(page), 0, *(n for entry in page for n in entry))) for page in pages]
+    record = place(0, place(1, 0, 0, 0, *label))
+    struct.pack_into("<2i", index, 5 + len(slide_id), place(*zooms), place(record))
+    (folder / "Index.dat").write_bytes(index)
+    (folder / "Data0000.dat").write_bytes(data)
+
+    zoom = "\n".join(
+        f"""[LAYER_0_LEVEL_{level}_SECTION]
+OVERLAP_X = {overlap / 2**level}
+OVERLAP_Y = {overlap / 2**level}
+MICROMETER_PER_PIXEL_X = {mpp * 2**level}
+MICROMETER_PER_PIXEL_Y = {mpp * 2**level}
+IMAGE_FORMAT = JPEG
+IMAGE_FILL_COLOR_BGR = 16777215
+DIGITIZER_WIDTH = {side}
+DIGITIZER_HEIGHT = {side}
+IMAGE_CONCAT_FACTOR = {min(level, 1)}
+"""
+        for level in range(2)
+    )
+    description = f"""[GENERAL]
+SLIDE_VERSION = 01.02
+SLIDE_ID = {slide_id}
+IMAGENUMBER_X = {across}
+IMAGENUMBER_Y = {down}
+OBJECTIVE_MAGNIFICATION = 20
+CameraImageDivisionsPerSide = 1
+[HIERARCHICAL]
+HIER_COUNT = 1
+NONHIER_COUNT = 1
+INDEXFILE = Index.dat
+HIER_0_NAME = Slide zoom level
+HIER_0_COUNT = 2
+HIER_0_VAL_0 = ZoomLevel_0
+HIER_0_VAL_0_SECTION = LAYER_0_LEVEL_0_SECTION
+HIER_0_VAL_1 = ZoomLevel_1
+HIER_0_VAL_1_SECTION = LAYER_0_LEVEL_1_SECTION
+NONHIER_0_NAME = Scan data layer
+NONHIER_0_COUNT = 1
+NONHIER_0_VAL_0 = ScanDataLayer_SlideBarcode
+NONHIER_0_VAL_0_SECTION = NONHIERLAYER_0_LEVEL_0_SECTION
+[NONHIERLAYER_0_LEVEL_0_SECTION]
+BARCODE_IMAGE_TYPE = JPEG
+[DATAFILE]
+FILE_COUNT = 1
+FILE_0 = Data0000.dat
+{zoom}"""
+    (folder / "Slidedat.ini").write_text(description, encoding="utf-8")
+    return path
+
+
+def write_scn(path: Path, picture: np.ndarray, *, place: tuple[int, int] = (61, 100), nm: int = 500) -> Path:
+    """Leica: a BigTIFF of an area somewhere on the glass, two levels, and an image of all of the glass."""
+    height, width = picture.shape[:2]
+    small = picture[::4, ::4]
+    glass = (height + 2 * place[0], width + 2 * place[1])
+
+    def image(
+        size: tuple[int, int], offset: tuple[int, int], dimensions: Sequence[tuple[int, np.ndarray]]
+    ) -> str:
+        listed = "".join(
+            f'<dimension sizeX="{pixels.shape[1]}" sizeY="{pixels.shape[0]}" r="{r}" ifd="{ifd}"/>'
+            for r, (ifd, pixels) in enumerate(dimensions)
+        )
+        return (
+            '<image name="image"><creationDate>2020-01-01</creationDate><device model="SCN400" version="1"/>'
+            f'<pixels sizeX="1" sizeY="1">{listed}</pixels>'
+            f'<view sizeX="{size[1] * nm}" sizeY="{size[0] * nm}" offsetX="{offset[1] * nm}" '
+            f'offsetY="{offset[0] * nm}"/><scanSettings><objectiveSettings><objective>20</objective>'
+            "</objectiveSettings><illuminationSettings><numericalAperture>0.4</numericalAperture>"
+            "<illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image>"
+        )
+
+    xml = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection '
+        f'name="c" sizeX="{glass[1] * nm}" sizeY="{glass[0] * nm}"><barcode/>'
+        + image(glass, (0, 0), [(0, LABEL)])
+        + image((height, width), place, [(1, picture), (2, small)])
+        + "</collection></scn>"
+    )
+    options: dict[str, Any] = {
+        "tile": (128, 128),
+        "compression": "jpeg",
+        "photometric": "rgb",
+        "metadata": None,
+    }
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        writer.write(LABEL, description=xml, **options)
+        for pixels, factor in ((picture, 1), (small, 4)):
+            resolution = (1e7 / nm / factor,) * 2
+            writer.write(pixels, resolution=resolution, resolutionunit="CENTIMETER", **options)
+    return path
+
+
+def write_bif(path: Path, picture: np.ndarray, *, side: int = 128, mpp: float = 0.465) -> Path:
+    """Ventana: a label, and two levels of whole tiles that are numbered from the bottom, in snake lines."""
+    down, across = -(-picture.shape[0] // side), -(-picture.shape[1] // side)
+    whole = padded(picture, down * side, across * side)
+
+    def number(row: int, column: int) -> int:
+        upward = down - row - 1
+        return upward * across + (across - column - 1 if upward % 2 else column) + 1
+
+    joints = []
+    for row in range(down):
+        for column in range(across):
+            if column + 1 < across:
+                joints.append(("RIGHT", number(row, column), number(row, column + 1)))
+            if row > 0:
+                joints.append(("UP", number(row, column), number(row - 1, column)))
+    listed = "".join(
+        f'<TileJointInfo FlagJoined="1" Confidence="99" Direction="{way}" Tile1="{one}" Tile2="{other}" '
+        'OverlapX="0" OverlapY="0"/>'
+        for way, one, other in joints
+    )
+    scan = f'<iScan Z-layers="1" Magnification="20" ScanRes="{mpp}" ScannerModel="VENTANA iScan HT"/>'
+    encoded = (
+        f'<EncodeInfo Ver="2"><SlideStitchInfo><ImageInfo AOIScanned="1" Width="{side}" Height="{side}" '
+        f'NumRows="{down}" NumCols="{across}" Pos-X="0" Pos-Y="0">{listed}</ImageInfo></SlideStitchInfo>'
+        '<AoiOrigin><AOI0 OriginX="0" OriginY="0"/></AoiOrigin></EncodeInfo>'
+    )
+    options: dict[str, Any] = {"compression": "jpeg", "photometric": "rgb", "metadata": None}
+
+    def packet(xml: str) -> list[tuple[int, str, int, bytes, bool]]:
+        return [(700, "B", len(xml), xml.encode(), True)]
+
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        writer.write(LABEL, description="Label Image", extratags=packet(scan), **options)
+        options["tile"] = (side, side)
+        writer.write(whole, description="level=0 mag=20 quality=95", extratags=packet(encoded), **options)
+        writer.write(whole[::2, ::2], description="level=1 mag=10 quality=95", **options)
+    return path
