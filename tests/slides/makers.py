@@ -202,3 +202,114 @@ def write_bif(path: Path, picture: np.ndarray, *, side: int = 128, mpp: float = 
         writer.write(whole, description="level=0 mag=20 quality=95", extratags=packet(encoded), **options)
         writer.write(whole[::2, ::2], description="level=1 mag=10 quality=95", **options)
     return path
+
+
+def write_dicom(
+    path: Path,
+    picture: np.ndarray,
+    *,
+    side: int = 128,
+    mpp: tuple[float, float] = (0.25, 0.25),
+    syntax: str = "jpeg",
+    sparse: Sequence[int] = (),
+    parts: int = 1,
+    series: str = "2.25.100",
+    instance: int = 1,
+    kind: Sequence[str] = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE"),
+    icc: bytes = b"",
+) -> list[Path]:
+    """Write one level (or label) of a DICOM whole-slide image.
+
+    ``sparse`` names tiles that are left out, which makes it TILED_SPARSE; ``parts`` above 1 cuts it into a
+    concatenation of several files. ``syntax``: jpeg, or rle, which OpenSlide does not know.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.encoders import RLELosslessEncoder
+    from pydicom.uid import JPEGBaseline8Bit, RLELossless, VLWholeSlideMicroscopyImageStorage
+
+    height, width = picture.shape[:2]
+    down, across = -(-height // side), -(-width // side)
+    whole = padded(picture, down * side, across * side)
+    tiles = [
+        (number, whole[number // across * side :, number % across * side :][:side, :side])
+        for number in range(down * across)
+        if number not in sparse
+    ]
+    share = -(-len(tiles) // parts)
+    paths = []
+    for part in range(parts):
+        held = tiles[part * share : (part + 1) * share]
+        uid = f"{series}.{instance}.{part}"
+        d = Dataset()
+        d.file_meta = FileMetaDataset()
+        d.file_meta.TransferSyntaxUID = RLELossless if syntax == "rle" else JPEGBaseline8Bit
+        d.file_meta.MediaStorageSOPClassUID = d.SOPClassUID = VLWholeSlideMicroscopyImageStorage
+        d.file_meta.MediaStorageSOPInstanceUID = d.SOPInstanceUID = uid
+        d.Modality, d.InstanceNumber = "SM", instance
+        d.StudyInstanceUID, d.SeriesInstanceUID = "2.25.99", series
+        d.FrameOfReferenceUID = "2.25.98"
+        d.ContentDate, d.ContentTime = "20200101", "000000"
+        d.AcquisitionDateTime = "20200101000000"
+        d.ImageType, d.VolumetricProperties = list(kind), "VOLUME"
+        d.FocusMethod, d.ExtendedDepthOfField = "AUTO", "NO"
+        d.BurnedInAnnotation, d.SpecimenLabelInImage = "NO", "NO"
+        d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "YBR_FULL_422", 0
+        if syntax == "rle":
+            d.PhotometricInterpretation = "RGB"
+        d.Rows = d.Columns = side
+        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
+        d.NumberOfFrames = len(held)
+        d.TotalPixelMatrixColumns, d.TotalPixelMatrixRows = width, height
+        d.TotalPixelMatrixFocalPlanes = d.NumberOfOpticalPaths = 1
+        d.ImagedVolumeWidth, d.ImagedVolumeHeight = width * mpp[1] / 1000, height * mpp[0] / 1000
+        d.ImagedVolumeDepth = 1.0
+        d.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+        origin = Dataset()
+        origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 10
+        d.TotalPixelMatrixOriginSequence = [origin]
+        measures = Dataset()
+        measures.PixelSpacing, measures.SliceThickness = [mpp[0] / 1000, mpp[1] / 1000], 0.001
+        shared = Dataset()
+        shared.PixelMeasuresSequence = [measures]
+        d.SharedFunctionalGroupsSequence = [shared]
+        optical = Dataset()
+        optical.OpticalPathIdentifier = "1"
+        if icc:
+            optical.ICCProfile = icc
+        d.OpticalPathSequence = [optical]
+        if sparse:
+            d.DimensionOrganizationType = "TILED_SPARSE"
+            d.PerFrameFunctionalGroupsSequence = [_frame(number, across, side) for number, _ in held]
+        else:
+            d.DimensionOrganizationType = "TILED_FULL"
+        if parts > 1:
+            d.SOPInstanceUIDOfConcatenationSource = f"{series}.{instance}"
+            d.ConcatenationUID = f"{series}.{instance}.9"
+            d.InConcatenationNumber, d.InConcatenationTotalNumber = part + 1, parts
+            d.ConcatenationFrameOffsetNumber = part * share
+        if syntax == "rle":
+            options = {"rows": side, "columns": side, "samples_per_pixel": 3, "bits_allocated": 8}
+            options |= {"bits_stored": 8, "photometric_interpretation": "RGB", "number_of_frames": 1}
+            options |= {"pixel_representation": 0, "planar_configuration": 0}
+            frames = [RLELosslessEncoder.encode(np.ascontiguousarray(tile), **options) for _, tile in held]
+        else:
+            frames = [jpeg(tile) for _, tile in held]
+        d.PixelData = encapsulate(frames)
+        d["PixelData"].VR = "OB"
+        name = path if parts == 1 else path.with_stem(f"{path.stem}-{part}")
+        d.save_as(name, enforce_file_format=True)
+        paths.append(name)
+    return paths
+
+
+def _frame(number: int, across: int, side: int) -> Any:
+    from pydicom.dataset import Dataset
+
+    place, frame = Dataset(), Dataset()
+    place.ColumnPositionInTotalImagePixelMatrix = number % across * side + 1
+    place.RowPositionInTotalImagePixelMatrix = number // across * side + 1
+    place.XOffsetInSlideCoordinateSystem = place.YOffsetInSlideCoordinateSystem = 0
+    place.ZOffsetInSlideCoordinateSystem = 0
+    frame.PlanePositionSlideSequence = [place]
+    return frame

@@ -13,6 +13,8 @@ import numpy as np
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides.colours import as_rgb, damaged
+from napari_genselfdiff.slides.dicom_reader import CONVERT, is_dicom
+from napari_genselfdiff.slides.dicom_reader import read as read_dicom
 from napari_genselfdiff.slides.levels import (
     WHITE,
     Calibration,
@@ -125,7 +127,16 @@ def read(path: Path) -> Slide | None:
     """
     from openslide import OpenSlide, OpenSlideError
 
-    if path.is_dir() or OpenSlide.detect_format(path) in NOT_OURS:
+    if path.is_dir():
+        return None
+    if OpenSlide.detect_format(path) in NOT_OURS:
+        if path.suffix.lower() == ".mrxs":
+            # a JPEG file of the whole glass: without its folder it would open as the picture that it is
+            raise UserError(
+                "the folder with the data of this MRXS slide is missing or damaged",
+                path,
+                f"put its folder, {path.stem}, beside it",
+            )
         return None
     file = SlideFile(path)
     try:
@@ -135,11 +146,12 @@ def read(path: Path) -> Slide | None:
             return None
         # the message repeats the path in front of the reason
         reason = str(error).replace(str(path), "").removeprefix("Reading : ")
+        if is_dicom(path):
+            return read_dicom(path, reason)
         raise UserError(
             f"OpenSlide could not read this slide ({reason})",
             path,
-            "the file is damaged or of a kind that OpenSlide does not know: "
-            "convert it to OME-TIFF (with Bio-Formats or QuPath, for example) and open that",
+            f"the file is damaged or of a kind that OpenSlide does not know: {CONVERT}",
         ) from error
 
     levels, downsamples = [], []
