@@ -158,7 +158,7 @@ class Session:
         MissingScaleError
             If the slide does not say its resolution and the model needs it.
         """
-        return self.segmenter().spec.scale_for(self.slide.mpp, self.slide.path or self.slide.name)
+        return self.segmenter().spec.scale_for(self.slide.mpp, self.slide.where)
 
     def save(self) -> None:
         """Write ``session.json``."""
@@ -167,7 +167,7 @@ class Session:
                 "format": FORMAT,
                 "slide": {
                     "name": self.slide.name,
-                    "path": str(self.slide.path) if self.slide.path else None,
+                    "path": str(self.slide.path or self.slide.url or "") or None,
                     "fingerprint": self._fingerprint,
                     "mpp": self.slide.mpp,
                 },
@@ -360,7 +360,7 @@ class Session:
         from napari_genselfdiff.segmentation.store import PredictionStore
 
         if version not in self._stores:
-            scale = self.segmenter(version).spec.scale_for(self.slide.mpp, self.slide.path or self.slide.name)
+            scale = self.segmenter(version).spec.scale_for(self.slide.mpp, self.slide.where)
             # Another resolution of the slide means another grid: its predictions do not mix.
             folder = self.folder / "predictions" / f"{version}-{scale:.4f}.zarr"
             self._stores[version] = PredictionStore(folder, self.slide.shape, scale, mpp=self.slide.mpp)

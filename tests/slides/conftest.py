@@ -26,7 +26,7 @@ def tissue() -> Callable[[int, int], np.ndarray]:
     return _tissue
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_ome_zarr() -> Callable[..., Path]:
     """Return the function that writes an OME-Zarr."""
     return _write_ome_zarr

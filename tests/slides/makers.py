@@ -208,7 +208,7 @@ def write_dicom(
     path: Path,
     picture: np.ndarray,
     *,
-    side: int = 128,
+    tile: tuple[int, int] = (128, 128),
     mpp: tuple[float, float] = (0.25, 0.25),
     syntax: str = "jpeg",
     sparse: Sequence[int] = (),
@@ -225,14 +225,15 @@ def write_dicom(
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.encoders import RLELosslessEncoder
+    from pydicom.pixels.encoders import RLELosslessEncoder
     from pydicom.uid import JPEGBaseline8Bit, RLELossless, VLWholeSlideMicroscopyImageStorage
 
     height, width = picture.shape[:2]
-    down, across = -(-height // side), -(-width // side)
-    whole = padded(picture, down * side, across * side)
+    rows, columns = tile
+    down, across = -(-height // rows), -(-width // columns)
+    whole = padded(picture, down * rows, across * columns)
     tiles = [
-        (number, whole[number // across * side :, number % across * side :][:side, :side])
+        (number, whole[number // across * rows :, number % across * columns :][:rows, :columns])
         for number in range(down * across)
         if number not in sparse
     ]
@@ -257,7 +258,7 @@ def write_dicom(
         d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "YBR_FULL_422", 0
         if syntax == "rle":
             d.PhotometricInterpretation = "RGB"
-        d.Rows = d.Columns = side
+        d.Rows, d.Columns = tile
         d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
         d.NumberOfFrames = len(held)
         d.TotalPixelMatrixColumns, d.TotalPixelMatrixRows = width, height
@@ -280,7 +281,7 @@ def write_dicom(
         d.OpticalPathSequence = [optical]
         if sparse:
             d.DimensionOrganizationType = "TILED_SPARSE"
-            d.PerFrameFunctionalGroupsSequence = [_frame(number, across, side) for number, _ in held]
+            d.PerFrameFunctionalGroupsSequence = [_frame(number, across, tile) for number, _ in held]
         else:
             d.DimensionOrganizationType = "TILED_FULL"
         if parts > 1:
@@ -289,12 +290,14 @@ def write_dicom(
             d.InConcatenationNumber, d.InConcatenationTotalNumber = part + 1, parts
             d.ConcatenationFrameOffsetNumber = part * share
         if syntax == "rle":
-            options = {"rows": side, "columns": side, "samples_per_pixel": 3, "bits_allocated": 8}
+            options = {"rows": rows, "columns": columns, "samples_per_pixel": 3, "bits_allocated": 8}
             options |= {"bits_stored": 8, "photometric_interpretation": "RGB", "number_of_frames": 1}
             options |= {"pixel_representation": 0, "planar_configuration": 0}
-            frames = [RLELosslessEncoder.encode(np.ascontiguousarray(tile), **options) for _, tile in held]
+            frames = [
+                RLELosslessEncoder.encode(np.ascontiguousarray(pixels), **options) for _, pixels in held
+            ]
         else:
-            frames = [jpeg(tile) for _, tile in held]
+            frames = [jpeg(pixels) for _, pixels in held]
         d.PixelData = encapsulate(frames)
         d["PixelData"].VR = "OB"
         name = path if parts == 1 else path.with_stem(f"{path.stem}-{part}")
@@ -303,12 +306,12 @@ def write_dicom(
     return paths
 
 
-def _frame(number: int, across: int, side: int) -> Any:
+def _frame(number: int, across: int, tile: tuple[int, int]) -> Any:
     from pydicom.dataset import Dataset
 
     place, frame = Dataset(), Dataset()
-    place.ColumnPositionInTotalImagePixelMatrix = number % across * side + 1
-    place.RowPositionInTotalImagePixelMatrix = number // across * side + 1
+    place.ColumnPositionInTotalImagePixelMatrix = number % across * tile[1] + 1
+    place.RowPositionInTotalImagePixelMatrix = number // across * tile[0] + 1
     place.XOffsetInSlideCoordinateSystem = place.YOffsetInSlideCoordinateSystem = 0
     place.ZOffsetInSlideCoordinateSystem = 0
     frame.PlanePositionSlideSequence = [place]

@@ -103,7 +103,8 @@ def read(path: Path, reason: str) -> Slide:
         said = _header(path, "OpticalPathSequence", "BitsAllocated")
         if said.get("BitsAllocated", 8) != 8:
             raise UserError(f"the DICOM slide has {said.BitsAllocated} bits a colour", path, CONVERT)
-        found = list(series.slide().levels)
+        levels = _levels(series)
+        spacing = series.slide().levels[0].mpp
     except UserError:
         raise
     except Exception as error:
@@ -113,22 +114,36 @@ def read(path: Path, reason: str) -> Slide:
             path,
             f"the file is damaged or does not say that it is a slide's pixels: {CONVERT}",
         ) from error
-    sizes = [(level.size.height, level.size.width) for level in found]
-    tiles = [(tile_side(level.tile_size.height), tile_side(level.tile_size.width)) for level in found]
-    spacing = found[0].mpp
     mpp = plausible_mpp([spacing.width, spacing.height], low=PLAUSIBLE_MPP[0], high=PLAUSIBLE_MPP[1])
     return build_slide(
         path.name,
-        [
-            Level(DicomSource(series, level.level), size, tile=tile)
-            for level, size, tile in zip(found, sizes, tiles, strict=True)
-        ],
-        [whole_downsample(sizes[0], size) for size in sizes],
+        levels,
+        [whole_downsample(levels[0].size, level.size) for level in levels],
         backend="wsidicom",
         calibration=Calibration(mpp),
         where=path,
         icc_profile=_icc_profile(said),
     )
+
+
+def dicom_level(path: Path, size: tuple[int, int]) -> Level | None:
+    """Return the level of a DICOM slide that has this size, or None without wsidicom or such a level."""
+    try:
+        levels = _levels(DicomSeries(path)) if is_dicom(path) else []
+    except Exception:  # noqa: BLE001 - OpenSlide's level does nearly as well
+        return None
+    return next((level for level in levels if level.size == size), None)
+
+
+def _levels(series: DicomSeries) -> list[Level]:
+    return [
+        Level(
+            DicomSource(series, level.level),
+            (level.size.height, level.size.width),
+            tile=(tile_side(level.tile_size.height), tile_side(level.tile_size.width)),
+        )
+        for level in series.slide().levels
+    ]
 
 
 def _icc_profile(said: Any) -> bytes | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides.colours import as_rgb, damaged
-from napari_genselfdiff.slides.dicom_reader import CONVERT, is_dicom
+from napari_genselfdiff.slides.dicom_reader import CONVERT, dicom_level, is_dicom
 from napari_genselfdiff.slides.dicom_reader import read as read_dicom
 from napari_genselfdiff.slides.levels import (
     WHITE,
@@ -162,9 +162,10 @@ def read(path: Path) -> Slide | None:
     for index, factor in enumerate(slide.level_downsamples):
         level_size = _size(slide, index)
         level = None
-        if factor != round(factor) and is_tiff(path):
+        if factor != round(factor):
             # OpenSlide puts such a level's pixels between level-0 pixels and blends neighbours
-            level = level_of_size(path, level_size)
+            exact = level_of_size if is_tiff(path) else dicom_level
+            level = exact(path, level_size)
         if level is None:
             source = OpenSlideSource(file, index, factor, background, rounding=rounding)
             level = Level(source, level_size, tile=_tile(slide, index))

@@ -101,7 +101,7 @@ def segment_region(
         If the model works at a known resolution and the slide does not say its own.
     """
     cancel = cancel or CancelToken()
-    which = slide.path or slide.name
+    which = slide.where
     scale = segmenter.spec.scale_for(slide.mpp, which)
     if scale < COARSE:
         logger.warning("%s is %.1f times coarser than what the model was trained on", which, 1 / scale)

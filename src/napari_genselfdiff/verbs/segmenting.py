@@ -17,6 +17,7 @@ from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.segmentation.network import load_segmenter
 from napari_genselfdiff.slides import Slide, open_slide
+from napari_genselfdiff.slides.addresses import located
 from napari_genselfdiff.slides.stain import looks_like_he
 from napari_genselfdiff.verbs.inputs import check_mpp, check_writable
 from napari_genselfdiff.verbs.prediction import segment_region
@@ -48,7 +49,7 @@ class Segmented:
 
 
 def segment(
-    image: Path,
+    image: str | Path,
     output: Path,
     *,
     compute: Compute,
@@ -56,14 +57,17 @@ def segment(
     region: Region | None = None,
     mpp: float | None = None,
     instances: bool = False,
+    icc: bool = False,
     cancel: CancelToken | None = None,
 ) -> Iterator[Event]:
     """Segment an image or slide and write the labels at its full resolution.
 
     Parameters
     ----------
-    image, output : Path
-        The output's suffix says the form, see `write_labels`.
+    image : str or Path
+        A file, or an address that `open_slide` can read.
+    output : Path
+        Its suffix says the form, see `write_labels`.
     compute : Compute
     model : str or Path
         Name in the library, or a file.
@@ -74,6 +78,8 @@ def segment(
     instances : bool
         Write ids of objects rather than classes; GeoJSON and tables of models that know objects hold them
         anyhow.
+    icc : bool
+        Apply the colour profile of the file first.
     cancel : CancelToken, optional
         Nothing is written then.
 
@@ -92,9 +98,13 @@ def segment(
         raise UserError("labels cannot be kept in this kind of file", output, f"use {', '.join(WRITABLE)}")
     if suffix != ".zarr":
         check_writable(output)
-        if output.exists() and image.exists() and output.samefile(image):
+        source = located(image)
+        if isinstance(source, Path) and output.exists() and source.exists() and output.samefile(source):
             raise UserError("the output would replace the image", output, "choose another name")
     slide = open_slide(image, mpp=check_mpp(mpp, "--mpp"))
+    if icc and slide.icc_profile is None:
+        logger.warning("%s has no colour profile in it: its colours are taken as they are", image)
+    slide = slide.with_icc() if icc else slide
     region = _checked(region, slide)
     path = library.resolve(model)
     segmenter = load_segmenter(path)
@@ -141,7 +151,7 @@ def _checked(region: Region | None, slide: Slide) -> Region:
     if region.intersection(whole) != region:
         raise UserError(
             f"the region reaches beyond the slide, which is {height} pixels high and {width} wide",
-            slide.path or slide.name,
+            slide.where,
             "give --region Y X HEIGHT WIDTH within it, in level-0 pixels",
         )
     return region

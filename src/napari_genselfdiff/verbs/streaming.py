@@ -70,7 +70,7 @@ def stream_region(
     if tissue is not None and not tissue.mask.any():
         raise UserError(
             "no tissue was found on the slide",
-            slide.path or slide.name,
+            slide.where,
             "take paler tissue in (the slider beside Tissue outline), or segment the view",
         )
     scale = store.scale

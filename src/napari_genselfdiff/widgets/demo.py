@@ -78,7 +78,7 @@ class _Demo:
         if self.slide.mpp is None:
             raise UserError(
                 "the slide does not say its resolution",
-                self.slide.path or self.slide.name,
+                self.slide.where,
                 "add it to the file, or run segment with --mpp",
             )
         whole = Region(0, 0, *self.slide.shape)
