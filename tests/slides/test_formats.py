@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
+from tests.slides import makers
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides import Slide, open_slide, register_reader, slide_from_arrays
@@ -48,6 +50,35 @@ def test_dicom_that_openslide_refuses_says_what_to_do(data_dir: Path) -> None:
     with pytest.raises(UserError, match=r"image flavor.*OME-TIFF") as caught:
         open_slide(path)
     assert str(caught.value).count(str(path)) == 1
+
+
+def test_without_wsidicom_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = makers.write_dicom(tmp_path / "a.dcm", np.full((300, 200, 3), 99, np.uint8), syntax="rle")
+    monkeypatch.setitem(sys.modules, "wsidicom", None)
+    with pytest.raises(UserError, match=r'transfer syntax.*pip install "napari-genselfdiff\[dicom\]"'):
+        open_slide(path)
+
+
+def test_a_dicom_label_opens_nothing_but_its_slide(tmp_path: Path, picture: np.ndarray) -> None:
+    kind = ("ORIGINAL", "PRIMARY", "LABEL", "NONE")
+    options = {"kind": kind, "tile": makers.LABEL.shape[:2]}
+    for syntax in ("jpeg", "rle"):
+        folder = tmp_path / syntax
+        folder.mkdir()
+        (label,) = makers.write_dicom(folder / "label.dcm", makers.LABEL, syntax=syntax, **options)
+        with pytest.raises(UserError, match="could read this DICOM"):
+            open_slide(label)
+        makers.write_dicom(folder / "slide.dcm", picture[:300, :200], syntax=syntax, instance=2)
+        assert open_slide(label).shape == (300, 200)
+
+
+def test_an_mrxs_file_without_its_folder_is_not_its_picture(tmp_path: Path, picture: np.ndarray) -> None:
+    path = makers.write_mrxs(tmp_path / "a.mrxs", picture[:600, :500])
+    with Image.open(path) as image:  # of the glass, with its label
+        assert image.size == (130, 90)
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(UserError, match="put its folder, a, beside it"):
+        open_slide(path)
 
 
 def test_svs_pixels_are_openslides(cmu_slide: Path) -> None:
@@ -148,6 +179,50 @@ def test_aperio_description_gives_mpp_and_power(tmp_path: Path, picture: np.ndar
     tifffile.imwrite(path, picture[:64, :64], description="x|AppMag = 40|MPP = 0.2525", metadata=None)
     slide = open_slide(path)
     assert (slide.mpp, slide.objective_power) == (0.2525, 40)
+
+
+def test_imagej_keeps_the_unit_elsewhere(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "imagej.tif"
+    # ImageJ's RGB is that of its hyperstacks
+    tifffile.imwrite(path, picture[:64, :64], imagej=True, resolution=(4, 4), metadata={"unit": "micron"})
+    assert open_slide(path).mpp == pytest.approx(0.25)
+    tifffile.imwrite(path, picture[:64, :64], imagej=True, resolution=(4, 4))
+    assert open_slide(path).mpp is None
+
+
+def test_a_scanner_that_says_nothing_itself(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "silent.svs"
+    options = {"tile": (128, 128), "photometric": "rgb", "metadata": None, "compression": "jpeg"}
+    options |= {"description": "Aperio Image Library", "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, picture[:300, :300], resolution=(20000, 20000), **options)
+    slide = open_slide(path)
+    assert (slide.backend, slide.mpp) == ("openslide", pytest.approx(0.5))
+    tifffile.imwrite(path, picture[:300, :300], resolution=(28, 28), **options)
+    assert open_slide(path).mpp is None
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "mpp"), [(0.25, 0.2506, 0.2503), (0.5, 0.46, (0.5 * 0.46) ** 0.5), (0.25, 0.5, None)]
+)
+def test_pixels_that_are_not_square(
+    tmp_path: Path, picture: np.ndarray, x: float, y: float, mpp: float | None
+) -> None:
+    expected = None if mpp is None else pytest.approx(mpp, rel=1e-3)
+    tiff = tmp_path / "a.tif"
+    tifffile.imwrite(tiff, picture[:64, :64], resolution=(1e4 / x, 1e4 / y), resolutionunit="CENTIMETER")
+    assert open_slide(tiff).mpp == expected
+    (dicom,) = makers.write_dicom(tmp_path / "a.dcm", picture[:300, :200], mpp=(y, x))
+    assert open_slide(dicom).mpp == expected
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_the_density_of_a_picture_is_believed_when_plausible(
+    tmp_path: Path, picture: np.ndarray, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    for dots, mpp in ((50800, 0.5), (72, None), (300, None), (2, None)):
+        Image.fromarray(picture[:64, :64]).save(path, dpi=(dots, dots))
+        assert open_slide(path).mpp == (None if mpp is None else pytest.approx(mpp, rel=1e-3))
 
 
 @pytest.mark.parametrize(

@@ -74,14 +74,15 @@ def _fsspec_reads(scheme: str) -> bool:
 
 
 def _bucket_store(address: str) -> Store:
-    from obstore.fsspec import FsspecStore as Buckets
+    from obstore import fsspec as buckets
     from zarr.storage import FsspecStore
 
     scheme, _, path = address.partition("://")
+    open_bucket: Any = buckets.FsspecStore
     # It would look for a server of credentials that only machines in the cloud have, and wait.
     public = scheme in ("s3", "s3a") and not any(name.startswith(CREDENTIALS) for name in os.environ)
     config: Any = {"skip_signature": True} if public else None
-    return FsspecStore(Buckets(scheme, config=config, asynchronous=True), path=path, read_only=True)
+    return FsspecStore(open_bucket(scheme, config=config, asynchronous=True), path=path, read_only=True)
 
 
 def _web_store(address: str) -> Store:

@@ -110,11 +110,6 @@ class Level:
                 ]
         return out
 
-    @property
-    def derived(self) -> bool:
-        """Whether the pixels are computed from another level rather than read."""
-        return self._derived
-
     def changed(self, change: Callable[[Source], Source]) -> Level:
         """Return the same level with another source made of its own, asked for tiles."""
         return Level(change(self._source), self.size, tile=self.tile)
