@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 import zarr
 from npe2 import PluginManager, PluginManifest
+from PIL import Image, ImageCms
 
 from napari_genselfdiff import contributions, samples
 from napari_genselfdiff.errors import UserError
@@ -45,6 +47,8 @@ def test_the_manifest_is_valid_and_linked() -> None:
         ("a.dcm", True),
         ("a.ome.tif", True),
         ("a.ome.tiff", True),
+        ("a.ome.zarr.zip", True),
+        ("a.ozx", True),
         ("a.tif", False),
         ("a.png", False),
         ("a.jpg", False),
@@ -125,3 +129,19 @@ def test_sample_data_open(plugins: PluginManager, cmu_slide: Path, monkeypatch: 
     for key in sorted(keys):
         viewer.open_sample(PLUGIN, key)
     assert [layer.name for layer in viewer.layers] == [cmu_slide.name, "immunohistochemistry (IHC, not H&E)"]
+
+
+def test_the_colour_profile_is_applied_when_preferences_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(path, icc_profile=profile)
+    settings = SimpleNamespace(slides=SimpleNamespace(use_colour_profile=False))
+    monkeypatch.setattr("napari.settings.get_plugin_settings", lambda plugin: settings)
+    assert contributions.open_as_preferred(path).icc_profile == profile
+    settings.slides.use_colour_profile = True
+    assert contributions.open_as_preferred(path).icc_profile is None
+    Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(path, icc_profile=profile[:50])
+    with pytest.warns(UserWarning, match=r"colour profile.*a\.png.*shown as they are"):
+        assert contributions.open_as_preferred(path).shape == (40, 50)

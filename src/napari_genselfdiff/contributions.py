@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_genselfdiff.errors import UserError
 
 if TYPE_CHECKING:
     from napari_genselfdiff.slides.slide import Slide
@@ -20,11 +24,35 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 
 def read_slides(path: str | Sequence[str]) -> list[LayerData]:
-    """Open slide files as multiscale RGB layers."""
+    """Open slide files, or addresses, as multiscale RGB layers."""
+    paths = [path] if isinstance(path, str) else path
+    return [as_layer(open_as_preferred(one)) for one in paths]
+
+
+def open_as_preferred(path: str | Path) -> Slide:
+    """Open a slide, in the colours that Preferences ask for.
+
+    A profile that cannot be used is no reason not to see the slide: it is warned of.
+    """
     from napari_genselfdiff.slides import open_slide
 
-    paths = [path] if isinstance(path, str) else path
-    return [as_layer(open_slide(one)) for one in paths]
+    slide = open_slide(path)
+    if slide.icc_profile is None or not _prefers_profiles():
+        return slide
+    try:
+        return slide.with_icc()
+    except UserError as error:
+        warnings.warn(f"{error.what}, {error.which}, its colours are shown as they are", stacklevel=2)
+        return slide
+
+
+def _prefers_profiles() -> bool:
+    try:
+        from napari.settings import get_plugin_settings
+
+        return bool(get_plugin_settings("napari-genselfdiff").slides.use_colour_profile)
+    except (ImportError, KeyError, AttributeError):  # not installed as a plugin
+        return False
 
 
 def as_layer(slide: Slide) -> LayerData:

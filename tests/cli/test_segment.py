@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
+from tests.slides import makers
+from tests.slides.server import serve
 
 from napari_genselfdiff.exchange.labels import read_labels
 
@@ -44,6 +46,36 @@ def test_an_image_keeps_its_size_whatever_the_models_resolution(cli: Cli, tmp_pa
     assert labels.shape == (61, 83)
     assert labels.dtype == np.uint8
     assert info["mpp"] == pytest.approx(0.23)
+
+
+@pytest.mark.usefixtures("library")
+def test_the_profile_in_a_file_is_applied_when_it_is_asked_for(cli: Cli, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (61, 83, 3), dtype=np.uint8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with_profile, without, target = (tmp_path / name for name in ("a.png", "b.png", "mask.tif"))
+    Image.fromarray(pixels).save(with_profile, icc_profile=profile)
+    Image.fromarray(pixels).save(without)
+    common = ("--output", target, "--model", "plain", "--icc")
+    said = cli("segment", with_profile, *common)
+    assert said.status == 0
+    assert "profile" not in said.err
+    said = cli("segment", without, *common)
+    assert said.status == 0
+    assert "no colour profile" in said.err
+
+
+@pytest.mark.usefixtures("library")
+def test_a_slide_at_an_address_is_segmented(cli: Cli, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (61, 83, 3), dtype=np.uint8)
+    makers.write_ome_zarr(tmp_path / "a.ome.zarr", [pixels], version="0.5", axes="cyx")
+    target = tmp_path / "mask.png"
+    with serve(tmp_path) as url:
+        said = cli("segment", f"{url}/a.ome.zarr", "--output", target)
+        gone = cli("segment", f"{url}/b.ome.zarr", "--output", target)
+    assert said.status == 0
+    assert read_labels(target)[0].shape == (61, 83)
+    assert gone.status == 2
+    assert f"{url}/b.ome.zarr" in gone.err
 
 
 @pytest.mark.usefixtures("library")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from PIL import Image
+from tests.slides import makers
 
 
 def _tissue(height: int, width: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def tissue() -> Callable[[int, int], np.ndarray]:
 @pytest.fixture(scope="session")
 def write_ome_zarr() -> Callable[..., Path]:
     """Return the function that writes an OME-Zarr."""
-    return _write_ome_zarr
+    return makers.write_ome_zarr
 
 
 @pytest.fixture(scope="session")
@@ -47,37 +47,4 @@ def jpeg_pyramid(tmp_path: Path, picture: np.ndarray) -> Path:
         writer.write(picture, resolution=(40000, 40000), resolutionunit="CENTIMETER", **options)
         writer.write(picture[::4, ::4], subfiletype=1, **options)
         writer.write(np.zeros((300, 500, 3), np.uint8), description="label", photometric="rgb")
-    return path
-
-
-def _write_ome_zarr(
-    path: Path,
-    levels: list[np.ndarray],
-    *,
-    version: str,
-    axes: str,
-    pixel: float = 0.5,
-    unit: str | None = "micrometer",
-) -> Path:
-    """Write RGB levels ``(y, x, 3)`` as an OME-Zarr whose arrays have the axes that are named."""
-    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
-    datasets = []
-    for index, level in enumerate(levels):
-        array = level.transpose(["yxc".index(axis) for axis in axes if axis in "yxc"])
-        array = np.expand_dims(array, [position for position, axis in enumerate(axes) if axis not in "yxc"])
-        chunks = tuple(128 if axis in "yx" else 1 for axis in axes)
-        group.create_array(str(index), shape=array.shape, chunks=chunks, dtype=array.dtype)[...] = array
-        scale = [pixel * 2**index if axis in "yx" else 1.0 for axis in axes]
-        transform = {"type": "scale", "scale": scale}
-        datasets.append({"path": str(index), "coordinateTransformations": [transform]})
-    described = [
-        {"name": axis, "type": "channel" if axis == "c" else "space"}
-        | ({"unit": unit} if unit and axis in "zyx" else {})
-        for axis in axes
-    ]
-    metadata = {"multiscales": [{"axes": described, "datasets": datasets, "version": version}]}
-    if version == "0.4":
-        group.attrs.update(metadata)
-    else:
-        group.attrs["ome"] = {**metadata, "version": version}
     return path

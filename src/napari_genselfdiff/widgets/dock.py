@@ -11,6 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
+from napari_genselfdiff.contributions import open_as_preferred
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress, TileDone
 from napari_genselfdiff.geometry import Region
@@ -94,11 +95,9 @@ class GenSelfDiffDock(QWidget):
         return self.layers.editing if self.layers is not None else None
 
     def open_slide(self, path: str | Path) -> None:
-        """Open a slide file and begin, or go on with, its session."""
-        from napari_genselfdiff.slides import open_slide
-
+        """Open a slide file or address and begin, or go on with, its session."""
         try:
-            self._slides.value = add_slide(self.viewer, open_slide(path))
+            self._slides.value = add_slide(self.viewer, open_as_preferred(path))
         except UserError as error:
             self.status.show_idle(str(error))
 
