@@ -59,7 +59,7 @@ def test_what_is_not_there(served: tuple[str, dict[str, int]]) -> None:
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "obstore.fsspec", None)
+    monkeypatch.setitem(sys.modules, "obstore", None)
     assert 'pip install "napari-genselfdiff[s3]"' in refusal("s3://bucket/slide.zarr")
 
 
