@@ -72,10 +72,16 @@ def test_a_slide_at_an_address_is_segmented(cli: Cli, tmp_path: Path) -> None:
     with serve(tmp_path) as url:
         said = cli("segment", f"{url}/a.ome.zarr", "--output", target)
         gone = cli("segment", f"{url}/b.ome.zarr", "--output", target)
+        many = cli("segment", f"{url}/a.ome.zarr", "--output", tmp_path / "many")
+        refused = cli("segment", f"{url}/a.ome.zarr", "--output", tmp_path / "many", "--icc")
     assert said.status == 0
     assert read_labels(target)[0].shape == (61, 83)
     assert gone.status == 2
     assert f"{url}/b.ome.zarr" in gone.err
+    assert (many.status, many.out.partition(": ")[2]) == (0, "1 of 1 slides are done\n")
+    assert (tmp_path / "many" / "a.ome.zarr" / "zarr.json").is_file()
+    assert refused.status == 2
+    assert "--icc" in refused.err
 
 
 @pytest.mark.usefixtures("library")

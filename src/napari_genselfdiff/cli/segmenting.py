@@ -12,6 +12,7 @@ from napari_genselfdiff.cli.options import Device, InputMpp
 from napari_genselfdiff.cli.terminal import complain, examples, follow
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.exchange.labels import WRITABLE
+from napari_genselfdiff.slides.addresses import located
 from napari_genselfdiff.verbs.inputs import is_folder
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def segment(
         list[str],
         typer.Argument(
             metavar="IMAGE_OR_SLIDE...",
-            help="Slides, folders of slides, or patterns in quotes ('slides/**/*.svs').",
+            help="Slides, folders of slides, patterns in quotes ('slides/**/*.svs'), or https:// and s3:// "
+            "addresses of OME-Zarr.",
         ),
     ],
     output: Annotated[
@@ -59,6 +61,9 @@ def segment(
             "--instances", help="Write ids of objects, not classes. .geojson and .csv hold objects anyhow."
         ),
     ] = False,
+    icc: Annotated[
+        bool, typer.Option("--icc", help="See the colours as the scanner's profile in the file means them.")
+    ] = False,
     device: Device = "auto",
     scheduler: Annotated[
         str | None,
@@ -73,9 +78,9 @@ def segment(
     file = Path(output)
     labels = file.suffix.lower() in WRITABLE
     if scheduler is None and (labels or (file.suffix and not file.is_dir())) and not _is_cohort(images):
-        _one(Path(images[0]), file, model, region, mpp, instances, device)
+        _one(images[0], file, model, region, mpp, instances, icc, device)
         return
-    for given, option in ((region is not None, "--region"), (instances, "--instances")):
+    for given, option in ((region is not None, "--region"), (instances, "--instances"), (icc, "--icc")):
         if given:
             raise UserError(
                 "this is for one slide and a file", option, "leave it out, or name an output file"
@@ -86,17 +91,20 @@ def segment(
 
 
 def _is_cohort(images: list[str]) -> bool:
-    path = Path(images[0])
-    return len(images) > 1 or is_folder(path) or (has_magic(images[0]) and not path.exists())
+    path = located(images[0])
+    if len(images) > 1 or isinstance(path, str):
+        return len(images) > 1
+    return is_folder(path) or (has_magic(images[0]) and not path.exists())
 
 
 def _one(
-    image: Path,
+    image: str,
     output: Path,
     model: str,
     region: tuple[int, int, int, int] | None,
     mpp: float | None,
     instances: bool,
+    icc: bool,
     device: str,
 ) -> None:
     from napari_genselfdiff.compute import choose_compute
@@ -113,6 +121,7 @@ def _one(
             region=None if region is None else Region(*region),
             mpp=mpp,
             instances=instances,
+            icc=icc,
             cancel=cancel,
         )
     )

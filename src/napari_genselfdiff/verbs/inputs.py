@@ -10,6 +10,7 @@ from pathlib import Path
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.images import IMAGE_SUFFIXES
 from napari_genselfdiff.slides import open_slide
+from napari_genselfdiff.slides.addresses import located
 from napari_genselfdiff.slides.slide import PLAUSIBLE_MPP
 from napari_genselfdiff.slides.zarr_reader import MARKERS
 
@@ -17,30 +18,35 @@ SCANNED = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide",
 """Endings of slides, beside those of plain images; one file of a DICOM series must be named."""
 
 
-def find_slides(images: Sequence[str | Path], *, output: str | Path | None = None) -> list[Path]:
-    """Slides in files, folders and patterns.
+def find_slides(images: Sequence[str | Path], *, output: str | Path | None = None) -> list[Path | str]:
+    """Slides in files, folders and patterns, and at addresses.
 
     Parameters
     ----------
     images : sequence of str or Path
         Files (and Zarr folders); folders, of which the slides are taken by their endings, those below not;
-        patterns with ``*``, ``?`` and ``[]``, in which ``**`` stands for any folders.
+        patterns with ``*``, ``?`` and ``[]``, in which ``**`` stands for any folders; addresses of Zarrs,
+        which are taken as they are.
     output : str or Path, optional
         In this folder nothing that ends with ``.zarr`` is a slide.
 
     Returns
     -------
-    list of Path
-        Absolute, each once; sorted within a folder or pattern.
+    list of Path or str
+        Paths are absolute; each once; sorted within a folder or pattern.
 
     Raises
     ------
     UserError
         If one of them is not there, or there is no slide in it.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path | str, None] = {}
     for image in map(str, images):
-        path = Path(image).absolute()
+        where = located(image)
+        if isinstance(where, str):
+            found[where] = None
+            continue
+        path = where.absolute()
         if path.exists():
             slides = _in_folder(path, output) if is_folder(path) else [path]
         else:
