@@ -63,6 +63,7 @@ def clicks(path: Path, count: int) -> dict[str, Any]:
     def until(true: Callable[[], bool]) -> None:
         while not true():
             QApplication.processEvents()
+            time.sleep(0.002)  # an event loop that waits: one that spins takes a core from the network
 
     def wait(seconds: float) -> None:
         end = time.perf_counter() + seconds

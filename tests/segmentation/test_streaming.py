@@ -138,7 +138,7 @@ def test_a_view_predicts_its_part_and_the_rest_of_its_cells_later(run: Callable[
     seen = kept.read(0, WHOLE) > 0
     assert seen[70:270, 30:280].all()
     assert seen.sum() == 200 * 250
-    assert len(tiles(events)) == 3 * 3
+    assert len(tiles(events)) == 2 * 2  # as few as can be, rather than the 3 x 3 cells
     for tile in tiles(events):
         assert tile.origin[0] + tile.labels.shape[0] <= 200
         assert tile.origin[1] + tile.labels.shape[1] <= 250

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ from napari_genselfdiff.segmentation.pace import Pace, Way
 from napari_genselfdiff.segmentation.store import CELL, PredictionStore
 
 Place = tuple[float, float]
+VIEW_CELLS = 2
+"""Regions of up to so many cells a side are cut evenly rather than along cells."""
+UNCUT = 2**20
+"""Distance of windows, at whose multiples parts are cut, in model pixels: practically never."""
 
 
 def segment_cells(
@@ -76,7 +81,9 @@ def segment_cells(
     """
     cancel, pace = cancel or CancelToken(), pace or Pace([compute])
     middle = region.y + region.height / 2, region.x + region.width / 2
-    todo = [part for part in _parts(region, store) if wanted(part)]
+    parts = _parts(region, store)
+    todo = [part for part in parts if wanted(part)]
+    everything = len(todo) == len(parts)
     total, done, clock = len(todo), 0, Clock()
     yield Progress(0, total, "segmenting")
     tiling = Tiling.of(segmenter.spec.config)
@@ -103,6 +110,8 @@ def segment_cells(
             yield Progress(done, total, "segmenting", clock.left(done, total))
     finally:
         ahead.close()
+    if not todo and everything:
+        _finish(region, store)
     message = f"{done:,} of {total:,} tiles" if todo else f"{total:,} tiles"
     yield Finished(done, message, cancelled=bool(todo))
 
@@ -149,7 +158,8 @@ def _tiles(
         bounds=store.grid,
         scale=store.scale,
         compute=way.compute,
-        tiling=Tiling.of(segmenter.spec.config, cell=way.side),
+        # A part that is no cell lies across cells: it is not to be cut at their borders.
+        tiling=Tiling.of(segmenter.spec.config, cell=way.side if way.side < CELL else UNCUT),
     )
     for event in events:
         if isinstance(event, TileDone):
@@ -157,23 +167,38 @@ def _tiles(
 
 
 def _parts(region: Region, store: PredictionStore) -> list[Region]:
-    """What lies of the region in each cell that is not finished."""
-    cells = [
-        Region(row * CELL, column * CELL, CELL, CELL)
-        for row in range(region.y // CELL, -(-region.bottom // CELL))
-        for column in range(region.x // CELL, -(-region.right // CELL))
-        if not store.is_finished(row, column)
-    ]
-    parts = (cell.intersection(region) for cell in cells)
-    return [part for part in parts if part is not None]
+    """What is to be predicted at once of a region, without what is finished.
+
+    The cells that meet it; but a region of the size of a view is cut into as few parts as can be, because
+    what is seen around them costs as much as they do.
+    """
+    if max(region.height, region.width) > VIEW_CELLS * CELL:
+        inside = (cell.intersection(region) for cell in _unfinished(region, store))
+        return [part for part in inside if part is not None]
+    rows, columns = _even(region.y, region.height), _even(region.x, region.width)
+    parts = (Region(y, x, height, width) for y, height in rows for x, width in columns)
+    return [part for part in parts if any(True for _ in _unfinished(part, store))]
 
 
-def _finish(part: Region, store: PredictionStore) -> None:
-    """Remember a cell if the part is all of it that lies on the slide."""
-    row, column = part.y // CELL, part.x // CELL
-    whole = Region(row * CELL, column * CELL, CELL, CELL).clipped(*store.grid)
-    if part == whole:
-        store.finish(row, column)
+def _unfinished(region: Region, store: PredictionStore) -> Iterator[Region]:
+    for row in range(region.y // CELL, -(-region.bottom // CELL)):
+        for column in range(region.x // CELL, -(-region.right // CELL)):
+            if not store.is_finished(row, column):
+                yield store.cell(row, column)
+
+
+def _even(start: int, length: int) -> list[tuple[int, int]]:
+    """Starts and lengths of parts of about one size, at most a cell."""
+    count = math.ceil(length / CELL)
+    cuts = [start + length * index // count for index in range(count + 1)]
+    return [(low, high - low) for low, high in pairwise(cuts)]
+
+
+def _finish(region: Region, store: PredictionStore) -> None:
+    """Remember the cells that lie in what was predicted."""
+    for cell in list(_unfinished(region, store)):
+        if cell.intersection(region) == cell:
+            store.finish(cell.y // CELL, cell.x // CELL)
 
 
 def _nearest(parts: list[Region], place: Place) -> Region:
