@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Iterator
@@ -71,6 +72,7 @@ class ProgressiveSlide:
         self._on_loaded = _Emit(weakref.ref(self))
         self.is_damaged = False
         self._missing: list[Tile] = []
+        self._looked_at = 0.0
         self._first_look: Pixels = np.full(self.readers[-1].shape, WHITE, np.uint8)
         self._overview: Pixels | None = None
         self._looked, self._opened = threading.Event(), False
@@ -98,7 +100,7 @@ class ProgressiveSlide:
         ndarray of uint8, shape (height, width, 3)
         """
         pixels, missing = self._compose(index, region)
-        self._missing = missing
+        self._missing, self._looked_at = missing, time.monotonic()
         wanted = [*_nearest_first(missing, region), *self._ahead(index, region)]
         LOADER.want(self._token, wanted, self._on_loaded)
         return pixels
@@ -111,6 +113,11 @@ class ProgressiveSlide:
     def is_shown(self) -> bool:
         """Whether nothing coarser was shown when it was looked at last."""
         return not self._missing
+
+    @property
+    def seconds_still(self) -> float:
+        """Time since the last look."""
+        return time.monotonic() - self._looked_at
 
     def is_idle(self) -> bool:
         """Whether nothing is being loaded, ahead of the view either."""
@@ -174,7 +181,8 @@ class ProgressiveSlide:
         source, _ = self._compose(index + 1, Region(y, x, bottom - y, right - x))
         box = (low_x - x, low_y - y, min(high_x, right) - x, min(high_y, bottom) - y)
         image = Image.fromarray(np.ascontiguousarray(source))
-        return np.asarray(image.resize((part.width, part.height), Image.Resampling.BILINEAR, box=box))
+        # It is shown for a moment: interpolating takes twelve times as long, in the thread that draws.
+        return np.asarray(image.resize((part.width, part.height), Image.Resampling.NEAREST, box=box))
 
     def _ahead(self, index: int, region: Region) -> Iterator[Tile]:
         """Tiles around the view, and of the levels that zooming shows next, as many as the cache bears."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from napari_genselfdiff.slides import Slide
 
-REDRAW_MS = 100
-"""Tiles that come within this time are drawn together: drawing takes time from the mouse."""
+STILL_MS = 100
+"""A view that moves is not drawn again between two of its steps, which show what has come anyway."""
 PLUGIN = "napari-genselfdiff"
 
 
@@ -70,7 +70,6 @@ class _Redraw(QObject):
         self._finest = weakref.ref(view.levels[0])
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(REDRAW_MS)
         self._timer.timeout.connect(self._redraw)
         self._news.connect(self._wait)
         self._overview.connect(self._anew)
@@ -80,17 +79,18 @@ class _Redraw(QObject):
         view.damaged.connect(self._damaged.emit)
 
     def _wait(self) -> None:
-        view = self._view()
-        if view is not None and view.is_sharp() and not view.is_shown():
-            self._redraw()  # all of it: there is nothing to wait for
-        elif not self._timer.isActive():
-            self._timer.start()
+        if not self._timer.isActive():
+            self._redraw()
 
     def _redraw(self) -> None:
-        self._timer.stop()
         view = self._view()
         if view is None or view.is_shown():
             return  # what came was fetched ahead
+        left = STILL_MS - int(1000 * view.seconds_still)
+        if left > 0 or not view.is_sharp():
+            self._timer.start(max(left, STILL_MS // 2))
+            if left > 0:
+                return
         for layer in self._layers():
             layer.refresh(extent=False, thumbnail=False, highlight=False)
 
