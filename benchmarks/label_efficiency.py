@@ -274,25 +274,25 @@ def gain(rows: list[dict[str, Any]], ours: str, theirs: str) -> tuple[float, flo
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Scores by set, number of labels and method, and the gain of the pretext over scratch."""
-    keys = sorted({(row["set"], row["strokes"], row["labels"]) for row in rows})
-    print("| set | labels | method | draws | " + " | ".join(SCORES) + " | seconds |")
+    """Scores by set, number of labels and method, and the gain of the pretext over the others."""
+    print("| set | labels | method | draws | " + " | ".join(SCORES) + " | pretext gains (Dice) |")
     print("| --- " * (len(SCORES) + 5) + "|")
-    for name, partly, count in keys:
-        part = [r for r in rows if (r["set"], r["strokes"], r["labels"]) == (name, partly, count)]
-        for method in dict.fromkeys(r["method"] for r in part):
-            same = [r for r in part if r["method"] == method]
-            scores = [means(r) for r in same]
+    by = ("set", "strokes", "limit", "labels")
+    for key in sorted({tuple(row[name] for name in by) for row in rows}):
+        part = [row for row in rows if tuple(row[name] for name in by) == key]
+        name, partly, limit, count = key
+        for method in dict.fromkeys(row["method"] for row in part):
+            same = [row for row in part if row["method"] == method]
+            scores = [means(row) for row in same]
             spread = [
-                f"{np.mean([s[key] for s in scores]):.3f} ± {np.std([s[key] for s in scores]):.3f}"
-                for key in SCORES
+                f"{np.mean([s[score] for s in scores]):.3f} ± {np.std([s[score] for s in scores]):.3f}"
+                for score in SCORES
             ]
-            seconds = float(np.mean([r["seconds"] for r in same]))
-            what = f"{count}{' (strokes)' if partly else ''}"
-            print(f"| {name} | {what} | {method} | {len(same)} | {' | '.join(spread)} | {seconds:.0f} |")
-        if {"pretext", "scratch"} <= {r["method"] for r in part}:
-            mean, low, high = gain(part, "pretext", "scratch")
-            print(f"| {name} | {count} | pretext - scratch | | {mean:+.3f} ({low:+.3f} to {high:+.3f}) |")
+            gained = ""
+            if method != "pretext" and any(row["method"] == "pretext" for row in part):
+                gained = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain(part, "pretext", method))
+            what = f"{count}{' (strokes)' if partly else ''}, {limit}"
+            print(f"| {name} | {what} | {method} | {len(same)} | {' | '.join(spread)} | {gained} |")
 
 
 def parsed() -> argparse.Namespace:
