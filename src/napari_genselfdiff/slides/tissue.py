@@ -118,7 +118,7 @@ def overview(slide: Slide) -> tuple[NDArray[np.uint8], float]:
     level = slide.best_level(wanted)
     height, width = slide.levels[level].shape[:2]
     # A thumbnail need not be antialiased: every n-th pixel of the nearest finer level.
-    step = max(1, math.floor(wanted / slide.downsamples[level]))
+    step = max(1, round(wanted / slide.downsamples[level]))
     rgb = slide.read(0, 0, height, width, level=level)[::step, ::step]
     return rgb, slide.downsamples[level] * step
 
