@@ -217,3 +217,19 @@ def test_a_slide_of_glass_alone_is_said(session: Session) -> None:
     session.tissue._found = {session.tissue.sensitivity: Tissue(np.zeros((30, 40), bool), 10.0)}
     with pytest.raises(UserError, match="no tissue"):
         last(session.segment(WHOLE, slide_wide=True))
+
+
+def test_a_whole_slide_is_segmented_and_its_objects_are_counted_once(session: Session, home: Path) -> None:
+    spec = SegmenterSpec(TINY, ("background", "nucleus"), mpp=0.5, instances=True)
+    save_segmenter(build_segmenter(spec, start=None, seed=3), home / "models" / "objects.safetensors")
+    session.use_model("objects")
+    done = last(session.segment(WHOLE, slide_wide=True))
+    assert not done.cancelled
+    store = session._store(session.current or "")
+    numbers = store.objects(Region(0, 0, *store.grid))
+    found = store.labels(Region(0, 0, *store.grid)) > 1
+    assert (numbers[~found] == 0).all()
+    assert done.message.endswith(f"{len(np.unique(numbers[numbers > 0])):,} objects")
+    again = last(session.segment(WHOLE, slide_wide=True))
+    assert again.result == 0  # nothing is computed again
+    assert again.message == done.message
