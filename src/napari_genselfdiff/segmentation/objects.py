@@ -23,6 +23,8 @@ REACH = 128
 """Model pixels that are seen around a cell, at least; the median nucleus is about 16 wide."""
 DIAMETERS = 4
 """The same, in diameters of the usual object."""
+KEPT_EVERY = 64
+"""Cells after which what is done is written down; a crash costs no more than these."""
 SEAM = 2
 """Pixels behind a cell's border in which its objects and its neighbour's are matched."""
 
@@ -61,13 +63,18 @@ def number_cells(
     how, reach = separation(object_area), _reach(object_area)
     seen: list[NDArray[np.int64]] = []
     clock = Clock()
-    for done, (row, column) in enumerate(cells):
-        if cancel.cancelled:
-            break
-        yield Progress(done, len(cells), "numbering objects", clock.left(done, len(cells)))
-        if store.numbering(row, column).stale:
-            _number(store, row, column, how, reach)
-        seen.append(np.unique(store.objects(store.cell(row, column))))
+    try:
+        for done, (row, column) in enumerate(cells):
+            if cancel.cancelled:
+                break
+            yield Progress(done, len(cells), "numbering objects", clock.left(done, len(cells)))
+            if store.numbering(row, column).stale:
+                _number(store, row, column, how, reach)
+            seen.append(np.unique(store.objects(store.cell(row, column), resolved=False)))
+            if done % KEPT_EVERY == KEPT_EVERY - 1:
+                store.keep_numbering()
+    finally:
+        store.keep_numbering()
     numbers = np.unique(store.resolved(np.concatenate(seen))) if seen else np.zeros(0, np.int64)
     count = int((numbers > 0).sum())
     yield Finished(count, f"{count:,} objects", cancelled=len(seen) < len(cells))

@@ -165,18 +165,23 @@ class PredictionStore:
         return np.where(known[place] == numbers, least[place], numbers)
 
     def same_object(self, seam: str, pairs: Iterable[tuple[int, int]]) -> None:
-        """Remember pairs of numbers that the cells at a seam gave to one object, in place of those before."""
+        """Join pairs of numbers that the cells at a seam gave to one object, in place of those before."""
         before, now = self._same.get(seam, []), [list(pair) for pair in pairs]
         if before != now:
             self._same[seam] = now
             self._least = None
-            self._group.attrs["same_object"] = {name: some for name, some in self._same.items() if some}
 
     def write_objects(self, row: int, column: int, numbers: NDArray[np.int64]) -> None:
-        """Keep the numbers of a whole cell."""
+        """Keep the numbers of a whole cell; that they are there is remembered with `keep_numbering`."""
         box = self.cell(row, column)
         self._objects[box.y : box.bottom, box.x : box.right] = numbers
-        self._numberings[row, column] = self._numbered[row, column] = self._around(row, column)
+        self._numberings[row, column] = self._around(row, column)
+
+    def keep_numbering(self) -> None:
+        """Write down which cells are numbered, and which numbers are of one object."""
+        # In this order: a cell that counts as numbered is not matched with its neighbours again.
+        self._group.attrs["same_object"] = {name: some for name, some in self._same.items() if some}
+        self._numbered[:] = self._numberings
 
     def numbering(self, row: int, column: int) -> Numbering:
         """Whether the objects of a cell are numbered; stale when more may be predicted since."""
