@@ -36,8 +36,8 @@ def open_as_preferred(path: str | Path) -> Slide:
     """
     from napari_genselfdiff.slides import open_slide
 
-    slide = open_slide(path)
-    if slide.icc_profile is None or not _prefers_profiles():
+    slide, wishes = open_slide(path), preferences()
+    if slide.icc_profile is None or wishes is None or not wishes.use_colour_profile:
         return slide
     try:
         return slide.with_icc()
@@ -46,13 +46,14 @@ def open_as_preferred(path: str | Path) -> Slide:
         return slide
 
 
-def _prefers_profiles() -> bool:
+def preferences() -> Any | None:
+    """What Preferences say about slides; None where this is not installed as a plugin of napari."""
     try:
         from napari.settings import get_plugin_settings
 
-        return bool(get_plugin_settings("napari-genselfdiff").slides.use_colour_profile)
-    except (ImportError, KeyError, AttributeError):  # not installed as a plugin
-        return False
+        return get_plugin_settings("napari-genselfdiff").slides
+    except (ImportError, KeyError, AttributeError):
+        return None
 
 
 def as_layer(slide: Slide) -> LayerData:

@@ -40,6 +40,17 @@ class Region:
         """``(y, x)`` of the middle."""
         return self.y + self.height / 2, self.x + self.width / 2
 
+    def grown(self, border: int) -> Region:
+        """With so many pixels more on every side."""
+        return Region(self.y - border, self.x - border, self.height + 2 * border, self.width + 2 * border)
+
+    def within(self, outer: Region) -> tuple[slice, slice]:
+        """Where it lies in an array of the pixels of an outer region."""
+        return (
+            slice(self.y - outer.y, self.bottom - outer.y),
+            slice(self.x - outer.x, self.right - outer.x),
+        )
+
     def clipped(self, height: int, width: int) -> Region | None:
         """The part that lies on a slide of this size, or None when nothing does."""
         return self.intersection(Region(0, 0, height, width))

@@ -88,11 +88,10 @@ def _reach(object_area: float | None) -> int:
 def _number(store: PredictionStore, row: int, column: int, how: Separation, reach: int) -> None:
     """Number one cell and match it with its numbered neighbours."""
     cell = store.cell(row, column)
-    sides = cell.y - reach, cell.x - reach, cell.height + 2 * reach, cell.width + 2 * reach
-    view = Region(*sides).clipped(*store.grid)
+    view = cell.grown(reach).clipped(*store.grid)
     assert view is not None
     foreground = store.labels(view) > 1
-    here = _part(cell, view)
+    here = cell.within(view)
     if not foreground[here].any():
         if store.numbering(row, column).done:
             store.write_objects(row, column, np.zeros((cell.height, cell.width), np.int64))
@@ -105,15 +104,8 @@ def _number(store: PredictionStore, row: int, column: int, how: Separation, reac
     ours = np.flatnonzero(np.bincount(ids[here].ravel(), minlength=len(places)))
     for seam, strip in _seams(store, row, column, cell):
         theirs = store.objects(strip, resolved=False)
-        store.same_object(seam, _matched(places[ids[_part(strip, view)]], theirs, places[ours]))
+        store.same_object(seam, _matched(places[ids[strip.within(view)]], theirs, places[ours]))
     store.write_objects(row, column, places[ids[here]])
-
-
-def _part(inner: Region, outer: Region) -> tuple[slice, slice]:
-    return (
-        slice(inner.y - outer.y, inner.bottom - outer.y),
-        slice(inner.x - outer.x, inner.right - outer.x),
-    )
 
 
 def _places(ids: NDArray[np.int32], view: Region, width: int) -> NDArray[np.int64]:

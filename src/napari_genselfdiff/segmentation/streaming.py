@@ -205,28 +205,52 @@ def _nearest(parts: list[Region], place: Place) -> Region:
     return min(parts, key=lambda part: math.dist(part.centre, place))
 
 
+class AroundReader:
+    """A reader that has read a part with all that is seen around it, and reads the rest when asked.
+
+    Parameters
+    ----------
+    read : callable
+    part : Region
+    lead : int
+        How far is seen around it.
+    grid : tuple of int
+        Nothing is read beyond.
+    """
+
+    def __init__(self, read: Reader, part: Region, lead: int, grid: tuple[int, int]) -> None:
+        self._read = read
+        self._box = part.grown(lead).clipped(*grid) or part
+        self._pixels = read(self._box.y, self._box.x, self._box.height, self._box.width)
+
+    def __call__(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+        """Read a rectangle."""
+        wanted = Region(y, x, height, width)
+        if wanted.intersection(self._box) != wanted:
+            return self._read(y, x, height, width)
+        return self._pixels[wanted.within(self._box)]
+
+
 class _ReadAhead:
-    """A reader whose next part, with all that is seen around it, is read in a thread of its own meanwhile."""
+    """A reader whose next part is read in a thread of its own meanwhile."""
 
     def __init__(self, read: Reader, lead: int, grid: tuple[int, int]) -> None:
         self._read, self._lead, self._grid = read, lead, grid
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="genselfdiff-read-ahead")
-        self._parts: list[tuple[Region, Future[NDArray[np.uint8]]]] = []
+        self._parts: list[tuple[Region, Future[AroundReader]]] = []
 
     def fetch(self, part: Region) -> None:
         """Begin to read what a part needs."""
-        y, x = part.y - self._lead, part.x - self._lead
-        seen = Region(y, x, part.height + 2 * self._lead, part.width + 2 * self._lead).clipped(*self._grid)
-        if seen is not None:
-            box = seen.y, seen.x, seen.height, seen.width
-            self._parts = [*self._parts[-1:], (seen, self._pool.submit(self._read, *box))]
+        seen = part.grown(self._lead).clipped(*self._grid) or part
+        future = self._pool.submit(AroundReader, self._read, part, self._lead, self._grid)
+        self._parts = [*self._parts[-1:], (seen, future)]
 
     def __call__(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a window, or take it from what was read ahead."""
         wanted = Region(y, x, height, width)
         for seen, future in self._parts:
             if wanted.intersection(seen) == wanted:
-                return future.result()[y - seen.y : y - seen.y + height, x - seen.x : x - seen.x + width]
+                return future.result()(y, x, height, width)
         return self._read(y, x, height, width)
 
     def close(self) -> None:

@@ -163,12 +163,12 @@ class ProgressiveSlide:
                 missing.append(tile)
                 holes.append(shown)
             else:
-                out[_slices(shown, region)] = held[_slices(shown, place)]
+                out[shown.within(region)] = held[shown.within(place)]
         if holes:
             around = _around(holes)
             coarse = self._enlarged(index, around)
             for hole in holes:
-                out[_slices(hole, region)] = coarse[_slices(hole, around)]
+                out[hole.within(region)] = coarse[hole.within(around)]
         return out, missing
 
     def _enlarged(self, index: int, part: Region) -> Pixels:
@@ -289,13 +289,6 @@ def _nearest_first(tiles: Any, region: Region) -> list[Tile]:
         return math.dist(((tile.row + 0.5) * height, (tile.column + 0.5) * width), region.centre)
 
     return sorted(tiles, key=distance)
-
-
-def _slices(inner: Region, outer: Region) -> tuple[slice, slice]:
-    return (
-        slice(inner.y - outer.y, inner.bottom - outer.y),
-        slice(inner.x - outer.x, inner.right - outer.x),
-    )
 
 
 def _around(parts: list[Region]) -> Region:

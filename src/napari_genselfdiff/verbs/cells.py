@@ -9,15 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_genselfdiff.compute import Compute, choose_compute
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.slides import Slide, open_slide
 
 if TYPE_CHECKING:
@@ -141,12 +139,14 @@ def plan_slide(work: Work, known: str | None = None) -> Plan:
 def segment_cell(cell: Cell, work: Work, grid: Grid) -> None:
     """Predict a cell and write its chunks; the layers of which others write chunks too are left alone."""
     from napari_genselfdiff.segmentation.inference import Tiling
-    from napari_genselfdiff.segmentation.streaming import segment_cells
+    from napari_genselfdiff.segmentation.streaming import AroundReader, segment_cells
 
     slide, store = opened_slide(work), _store(work.output, grid, work.run)
     segmenter, pace = loaded_model(work)
     part = store.cell(*cell)
-    read = _Ahead(slide, grid.scale, _around(part, Tiling.of(segmenter.spec.config).lead, store.grid))
+    # Read before it is this cell's turn: nobody waits for the file while computing.
+    lead = Tiling.of(segmenter.spec.config).lead
+    read = AroundReader(partial(slide.read_scaled, scale=grid.scale), part, lead, store.grid)
     with _COMPUTING:
         for _ in segment_cells(segmenter, read, part, store, compute=pace.way.compute, pace=pace):
             pass
@@ -170,26 +170,6 @@ def ancestors(cell: Cell, layers: int) -> list[tuple[int, Cell]]:
 def explained(error: BaseException | None) -> str:
     """An error in one line."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-class _Ahead:
-    """A reader that has read what a cell needs, so that nobody waits for the file while computing."""
-
-    def __init__(self, slide: Slide, scale: float, box: Region) -> None:
-        self._slide, self._scale, self._box = slide, scale, box
-        self._pixels = slide.read_scaled(box.y, box.x, box.height, box.width, scale=scale)
-
-    def __call__(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        wanted = Region(y, x, height, width)
-        if wanted.intersection(self._box) != wanted:
-            return self._slide.read_scaled(y, x, height, width, scale=self._scale)
-        top, left = y - self._box.y, x - self._box.x
-        return self._pixels[top : top + height, left : left + width]
-
-
-def _around(part: Region, border: int, grid: tuple[int, int]) -> Region:
-    wide = Region(part.y - border, part.x - border, part.height + 2 * border, part.width + 2 * border)
-    return wide.clipped(*grid) or part
 
 
 def opened_slide(work: Work) -> Slide:

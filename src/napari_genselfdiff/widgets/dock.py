@@ -350,7 +350,7 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.undo_button.setEnabled(session is not None and session.annotations.can_undo)
         self.correct_section.redo_button.setEnabled(session is not None and session.annotations.can_redo)
         corrected = session is not None and session.annotations.position > 0
-        self.fine_tune_section.button.setEnabled(corrected and editable and not running)
+        self.fine_tune_section.show_state(corrected=corrected, ready=editable and not running)
         self.status.export_button.setEnabled(there and not running)
         if session is None:
             return

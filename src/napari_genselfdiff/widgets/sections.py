@@ -218,6 +218,10 @@ class CorrectSection(QGroupBox):
         self.classes.setCurrentIndex(min(1, len(names) - 1))
 
 
+NOTHING_CORRECTED = "Correct a few places first."
+CORRECTED = "Your corrections are ready to be learned from."
+
+
 class FineTuneSection(QGroupBox):
     """Corrections become a better model."""
 
@@ -230,12 +234,18 @@ class FineTuneSection(QGroupBox):
         )
         self.button.clicked.connect(self.fine_tune_clicked)
         self.curve = LossCurve()
-        self.answer = QLabel("Correct a few places first.")
+        self.answer = QLabel(NOTHING_CORRECTED)
         self.answer.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.addWidget(self.button)
         layout.addWidget(self.curve)
         layout.addWidget(self.answer)
+
+    def show_state(self, *, corrected: bool, ready: bool) -> None:
+        """Allow the button, and follow the first corrections in words; an answer stays."""
+        self.button.setEnabled(corrected and ready)
+        if self.answer.text() in (NOTHING_CORRECTED, CORRECTED):
+            self.answer.setText(CORRECTED if corrected else NOTHING_CORRECTED)
 
 
 class StatusSection(QWidget):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.layers import Image
-from napari.settings import get_plugin_settings
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
+from napari_genselfdiff.contributions import preferences
 from napari_genselfdiff.slides.cache import TILES
 from napari_genselfdiff.slides.progressive import ProgressiveSlide
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 STILL_MS = 100
 """A view that moves is not drawn again between two of its steps, which show what has come anyway."""
-PLUGIN = "napari-genselfdiff"
 
 
 def progressive_levels(slide: Slide) -> list[Any]:
@@ -31,7 +30,7 @@ def progressive_levels(slide: Slide) -> list[Any]:
 
     To be called in the thread of the interface.
     """
-    _use_preferences()
+    _follow_preferences()
     view = ProgressiveSlide(slide)
     redraw = _Redraw(view, QApplication.instance())
     weakref.finalize(view, _drop, redraw)
@@ -43,18 +42,18 @@ def _drop(redraw: _Redraw) -> None:
         redraw.deleteLater()
 
 
-def _use_preferences() -> None:
+def _follow_preferences() -> None:
     """Bound the cache as the user says in Preferences, now and when that changes."""
-    try:
-        slides = get_plugin_settings(PLUGIN).slides
-    except (KeyError, AttributeError):  # not installed as a plugin
-        return
+    wishes = preferences()
+    if wishes is not None:
+        _bound_cache()
+        wishes.events.cache_megabytes.connect(_bound_cache)  # of the same function one connection is kept
 
-    def use() -> None:
-        TILES.max_bytes = int(slides.cache_megabytes) * 2**20
 
-    use()
-    slides.events.cache_megabytes.connect(use)
+def _bound_cache(_event: Any = None) -> None:
+    wishes = preferences()
+    if wishes is not None:
+        TILES.max_bytes = int(wishes.cache_megabytes) * 2**20
 
 
 class _Redraw(QObject):
