@@ -292,21 +292,21 @@ def test_a_cell_that_kills_every_worker_is_named(
         """Workers die of one cell, those too that take the place of dead ones."""
 
         def setup(self, worker: Any) -> None:
-            from napari_genselfdiff.verbs import cells
+            from napari_genselfdiff.segmentation import streaming
 
-            self.before = cells._around
+            self.before = streaming.AroundReader
 
-            def around(part: Any, *rest: Any) -> Any:
+            def around(read: Any, part: Any, *rest: Any) -> Any:
                 if (part.y, part.x) == (2048, 1024):
                     os._exit(1)
-                return self.before(part, *rest)
+                return self.before(read, part, *rest)
 
-            cells._around = around
+            streaming.AroundReader = around  # type: ignore[assignment, misc]
 
         def teardown(self, worker: Any) -> None:
-            from napari_genselfdiff.verbs import cells
+            from napari_genselfdiff.segmentation import streaming
 
-            cells._around = self.before
+            streaming.AroundReader = self.before  # type: ignore[misc]
 
     with Client(two_workers, set_as_default=False) as client:
         client.register_plugin(Deadly(), name="deadly")
