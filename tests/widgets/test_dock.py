@@ -157,11 +157,13 @@ def test_a_stroke_is_kept_and_segmenting_again_does_not_overwrite_it(
     window = ready.editing
     assert window.layer.name == WINDOW_NAME
     assert window.layer.editable
+    assert "Correct a few places first" in ready.fine_tune_section.answer.text()
     place = (window.layer.data.shape[0] // 2, window.layer.data.shape[1] // 2)
     wanted = 1 - int(window.layer.data[place])
     window.layer.brush_size = 9
     window.layer.paint(place, wanted)
     wait_for(lambda: ready.session.annotations.position == 1)
+    wait_for(lambda: "ready to be learned from" in ready.fine_tune_section.answer.text())
 
     click(qtbot, ready.segment_section.segment_button)
     wait_for(lambda: ready.job is None)
