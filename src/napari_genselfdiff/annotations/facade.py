@@ -59,7 +59,13 @@ class Annotations:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, shape: tuple[int, int], slide_id: str, author: str = ""
+        cls,
+        folder: str | Path,
+        *,
+        shape: tuple[int, int],
+        slide_id: str,
+        author: str = "",
+        read_only: bool = False,
     ) -> Annotations:
         """Open the annotations of a slide, and make them when there are none.
 
@@ -73,6 +79,8 @@ class Annotations:
             What identifies the slide; written into every record.
         author : str
             Who draws; written into every record.
+        read_only : bool
+            Look only, even where nobody else writes.
 
         Raises
         ------
@@ -80,9 +88,9 @@ class Annotations:
             If the folder belongs to another slide or shape, or is damaged beyond recovery.
         """
         folder = Path(folder)
-        lock = WriterLock.acquire(folder)
+        lock = None if read_only else WriterLock.acquire(folder)
         if lock is None:
-            if not folder.is_dir():
+            if not read_only and not folder.is_dir():
                 raise UserError("the session folder cannot be made", folder, "choose another folder")
             store = EditStore.open(folder / EDITS_NAME, shape=shape, slide_id=slide_id, read_only=True)
             journal = Journal(folder / JOURNAL_NAME, slide_id=slide_id, author=author, read_only=True)
