@@ -66,7 +66,7 @@ def test_segmenting_shows_an_overlay_of_what_the_model_said(ready: Any, qtbot: A
     wait_for(lambda: ready.job is None)
     overlay = ready.viewer.layers[OVERLAY_NAME]
     shown = np.asarray(overlay.data[0] if overlay.multiscale else overlay.data)
-    store = ready.session._store(ready.session.current)
+    store = ready.session.predictions()
     predicted = store.read(0, Region(0, 0, 600, 800))
     seen = predicted > 0
     assert seen.mean() > 0.5
@@ -89,7 +89,7 @@ def test_a_whole_slide_is_segmented_but_its_glass_and_a_pause_loses_nothing(
     half_glass: Any, qtbot: Any, wait_for: Wait
 ) -> None:
     def predicted() -> np.ndarray[Any, Any]:
-        store = half_glass.session._store(half_glass.session.current)
+        store = half_glass.session.predictions()
         return np.asarray(store.read(0, Region(0, 0, 600, 800)) > 0)
 
     section = half_glass.segment_section

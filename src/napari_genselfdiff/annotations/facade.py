@@ -34,7 +34,8 @@ class Annotations:
     read_only : bool
         Reading works, editing raises.
     why_read_only : UserError or None
-        What stands in the way: another window, or a folder that cannot be written. None when nothing does.
+        What stands in the way: another window, or a folder that cannot be written. None when nothing does, or
+        reading was all that was asked for.
     recovered : str or None
         What was recovered on opening, in plain words.
     store : EditStore
@@ -64,7 +65,13 @@ class Annotations:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, shape: tuple[int, int], slide_id: str, author: str = ""
+        cls,
+        folder: str | Path,
+        *,
+        shape: tuple[int, int],
+        slide_id: str,
+        author: str = "",
+        read_only: bool = False,
     ) -> Annotations:
         """Open the annotations of a slide, and make them when there are none.
 
@@ -78,6 +85,8 @@ class Annotations:
             What identifies the slide; written into every record.
         author : str
             Who draws, as told; written into every record.
+        read_only : bool
+            Look only, even where nobody else writes.
 
         Raises
         ------
@@ -85,6 +94,8 @@ class Annotations:
             If the folder belongs to another slide or shape, or is damaged beyond recovery.
         """
         folder = Path(folder)
+        if read_only:
+            return cls._to_look_at(folder, shape, slide_id, author)
         try:
             lock = WriterLock.take(folder)
         except UserError as error:
@@ -104,7 +115,7 @@ class Annotations:
 
     @classmethod
     def _to_look_at(
-        cls, folder: Path, shape: tuple[int, int], slide_id: str, author: str, *, why: UserError
+        cls, folder: Path, shape: tuple[int, int], slide_id: str, author: str, *, why: UserError | None = None
     ) -> Annotations:
         store = EditStore.open(folder / EDITS_NAME, shape=shape, slide_id=slide_id, read_only=True)
         journal = Journal(folder / JOURNAL_NAME, slide_id=slide_id, author=author, read_only=True)
@@ -235,7 +246,7 @@ class Annotations:
             raise UserError(
                 "the session is open for looking only",
                 self.folder,
-                str(self.why_read_only or "it was closed; open it again"),
+                str(self.why_read_only or "open it again to draw"),
             )
         return self._history
 

@@ -43,6 +43,14 @@ class WriterLock:
             raise not_written("the session folder", folder, error) from error
         return cls(lock)
 
+    @classmethod
+    def acquire(cls, folder: Path) -> WriterLock | None:
+        """Take the lock of a folder, or None where `take` raises."""
+        try:
+            return cls.take(folder)
+        except UserError:
+            return None
+
     def release(self) -> None:
         """Give the lock back."""
         self._lock.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def user_folder() -> Path:
     return (Path(home) if home else user_data_path("napari-genselfdiff")) / "models"
 
 
-def choices(versions: Sequence[Version]) -> dict[str, str]:
+def choices(versions: Iterable[Version]) -> dict[str, str]:
     """Names of the segmenters that a session can use, its own versions first, with a description of each."""
     found = {version.name: version.description for version in versions}
     for entry in list_models():

@@ -1,8 +1,9 @@
-"""Versions of a session's model, and the gate between them."""
+"""Versions of a session's model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class Version:
     Attributes
     ----------
     name : str
+        What files and other versions call it; never changed.
     path : str
         Weights file, relative to the session's folder; absolute for models of the library.
     parent : str or None
@@ -19,11 +21,21 @@ class Version:
     before, after : float or None
         Dice of the parent and of this version on corrections that training did not see.
     corrections : int
-        Position in the journal up to which corrections were used.
+        How many records of the journals were used.
     steps, seed : int
     seconds : float
     made : str
         Time, ISO 8601, UTC.
+    title : str
+        What the user calls it; empty for its name.
+    positions : dict of str to int
+        Slide's fingerprint to the position in its journal up to which corrections were used.
+    settings : dict
+        What else is needed to make the same weights again: settings of the recipe, device, threads.
+    answer : str
+        What the gate said, in plain words.
+    kind : {"library", "round", "branch", "imported", "classes"}
+        How it came into the session.
     """
 
     name: str
@@ -36,14 +48,47 @@ class Version:
     seed: int = 0
     seconds: float = 0.0
     made: str = ""
+    title: str = ""
+    positions: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    answer: str = ""
+    kind: str = "library"
+
+    @property
+    def shown(self) -> str:
+        """What the user calls it."""
+        return self.title or self.name
+
+    @property
+    def scores(self) -> str:
+        """Dice of the parent and of this version, or nothing."""
+        if self.after is None:
+            return ""
+        before = "" if self.before is None else f"{self.before:.2f} -> "
+        return f"Dice {before}{self.after:.2f}"
 
     @property
     def description(self) -> str:
-        """What it was trained on and how it scored, in one line."""
-        if self.parent is None:
-            return f"{self.name}: a model of the library"
-        scores = "" if self.after is None else f", Dice {self.before:.2f} -> {self.after:.2f}"
-        return f"{self.name}: trained from {self.parent} on {self.corrections} strokes{scores}"
+        """Where it comes from and how it scored, in one line."""
+        known = {
+            "library": "a model of the library",
+            "imported": "an imported model",
+            "branch": f"a branch of {self.parent}",
+            "classes": f"{self.parent} with other classes",
+        }
+        what = known.get(self.kind, f"trained from {self.parent} on {self.corrections} strokes")
+        return f"{self.shown}: {what}" + (f", {self.scores}" if self.scores else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Version:
+        """Inverse of `to_dict`; what an older or newer program wrote beside it is left out."""
+        known = {entry.name for entry in fields(cls)}
+        kind = {} if "kind" in values or not values.get("parent") else {"kind": "round"}
+        return cls(**{name: value for name, value in values.items() if name in known} | kind)
 
 
 @dataclass(frozen=True)
@@ -54,7 +99,7 @@ class Round:
     ----------
     version : Version
     accepted : bool
-        Whether the new model is better than the one before, or nothing was held out to tell.
+        Whether the new model is put to use.
     message : str
         The answer in plain words.
     """

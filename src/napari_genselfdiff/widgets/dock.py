@@ -173,8 +173,7 @@ class GenSelfDiffDock(QWidget):
 
     def _set_sensitivity(self, sensitivity: float) -> None:
         if self.session is not None:
-            self.session.tissue.sensitivity = sensitivity
-            self.session.save()
+            self.session.set_tissue_sensitivity(sensitivity)
             self._show_tissue(self.slide_section.tissue.isChecked())
 
     def shut(self) -> None:

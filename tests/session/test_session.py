@@ -28,35 +28,6 @@ TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 WHOLE = Region(0, 0, 300, 400)
 
 
-@pytest.fixture
-def tissue() -> np.ndarray[Any, Any]:
-    """Dark discs on pink, 300 x 400."""
-    rows, columns = np.mgrid[:300, :400]
-    discs = (rows % 40 - 20) ** 2 + (columns % 40 - 20) ** 2 < 80
-    image = np.full((300, 400, 3), (235, 190, 215), np.uint8)
-    image[discs] = (90, 60, 140)
-    return image
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A library of its own with a tiny random model."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("GENSELFDIFF_HOME", str(folder))
-    spec = SegmenterSpec(TINY, ("background", "nucleus"), mpp=0.5)
-    save_segmenter(build_segmenter(spec, start=None, seed=3), folder / "models" / "tiny.safetensors")
-    return folder
-
-
-@pytest.fixture
-def session(home: Path, tissue: np.ndarray[Any, Any], tmp_path: Path) -> Iterator[Session]:
-    """A session on the tissue with the tiny model."""
-    made = Session(tmp_path / "session", slide_from_arrays(tissue, name="tissue", mpp=0.5), compute=CPU)
-    made.use_model("tiny")
-    yield made
-    made.close()
-
-
 def last(events: Iterator[Event]) -> Finished:
     """The last event."""
     *_, end = events
@@ -159,30 +130,11 @@ def test_reopening_goes_on(session: Session, tissue: np.ndarray[Any, Any], tmp_p
     again.close()
 
 
-def test_a_session_refuses_another_slide(session: Session, tissue: np.ndarray[Any, Any]) -> None:
-    session.close()
-    with pytest.raises(UserError, match="another slide"):
-        Session(session.folder, slide_from_arrays(tissue[::-1], name="other", mpp=0.5))
-
-
 def test_a_damaged_session_file_is_named(session: Session, tissue: np.ndarray[Any, Any]) -> None:
     session.close()
     (session.folder / "session.json").write_text("{")
     with pytest.raises(UserError, match=r"session\.json"):
         Session(session.folder, slide_from_arrays(tissue, name="tissue", mpp=0.5))
-
-
-def test_a_version_whose_weights_are_gone_is_left_out(session: Session, tissue: np.ndarray[Any, Any]) -> None:
-    accept_truth(session, tissue, Region(10, 10, 50, 50))
-    outcome = last(session.fine_tune(seconds=60, steps=2)).result
-    assert isinstance(outcome, Round)
-    session.adopt(Round(outcome.version, True, ""))
-    session.close()
-    (session.folder / outcome.version.path).unlink()
-    again = Session(session.folder, slide_from_arrays(tissue, name="tissue", mpp=0.5), compute=CPU)
-    assert [version.name for version in again.versions] == ["tiny"]
-    assert again.current is None
-    again.close()
 
 
 def test_a_missing_resolution_is_asked_for(home: Path, tissue: np.ndarray[Any, Any], tmp_path: Path) -> None:
@@ -194,7 +146,7 @@ def test_a_missing_resolution_is_asked_for(home: Path, tissue: np.ndarray[Any, A
     assert not last(made.segment(WHOLE)).cancelled
     made.close()
     saved = json.loads((tmp_path / "s" / "session.json").read_text())
-    assert saved["slide"]["mpp"] == 0.5
+    assert saved["slides"][0]["mpp"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -225,7 +177,7 @@ def test_a_whole_slide_is_segmented_and_its_objects_are_counted_once(session: Se
     session.use_model("objects")
     done = last(session.segment(WHOLE, slide_wide=True))
     assert not done.cancelled
-    store = session._store(session.current or "")
+    store = session.predictions()
     numbers = store.objects(Region(0, 0, *store.grid))
     found = store.labels(Region(0, 0, *store.grid)) > 1
     assert (numbers[~found] == 0).all()

@@ -1,0 +1,417 @@
+"""One annotation session: its slides, its task and the versions of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_genselfdiff.annotations.lock import WriterLock
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import CancelToken, Event
+from napari_genselfdiff.geometry import Region, layer_count
+from napari_genselfdiff.models.versions import Round, Version
+from napari_genselfdiff.session.slide import SessionSlide
+from napari_genselfdiff.session.slides import SessionSlides
+from napari_genselfdiff.session.state import read_state
+from napari_genselfdiff.session.task import BACKGROUND, Task
+from napari_genselfdiff.session.versions import Versions
+from napari_genselfdiff.slides import Slide
+from napari_genselfdiff.slides.tissue import SlideTissue
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_genselfdiff.annotations import Annotations
+    from napari_genselfdiff.compute import Compute
+    from napari_genselfdiff.segmentation.network import Segmenter
+    from napari_genselfdiff.segmentation.pace import Pace
+    from napari_genselfdiff.segmentation.store import PredictionStore
+
+FINE_TUNE_SECONDS = 25.0
+
+
+class Session:
+    """Slides, what a person drew on them, and the versions of one model that learns from all of them.
+
+    A session is a folder: ``session.json`` (slides by reference and fingerprint, task, versions), ``slides/``
+    with a folder for each (``annotations/``: the journal and what a person drew; ``predictions/``: a pyramid
+    a model), and ``models/`` (the versions that were made here).
+
+    Parameters
+    ----------
+    folder : Path
+        Where the session lies; made when it does not exist, reopened when it does.
+    slide : Slide, optional
+        Added to the session if it is not in it yet, and looked at.
+    compute : Compute, optional
+        Chosen automatically by default.
+    author : str
+        Written into the journals.
+
+    Attributes
+    ----------
+    folder : Path
+    read_only : bool
+        Another window writes into the session.
+    slides : SessionSlides
+    versions : Versions
+    notices : list of str
+        What the user should know after opening.
+    model_changed, mpp_changed, slide_changed, slides_changed, task_changed : Signal
+        Emitted in the thread that changed them; ``slide_changed`` is about which one is looked at.
+
+    Raises
+    ------
+    UserError
+        If the session file is damaged, or a slide's file was changed since it was annotated.
+
+    Notes
+    -----
+    Generators (`segment`, `fine_tune`) may run in another thread; the other methods belong to the thread that
+    owns the session.
+    """
+
+    model_changed = Signal(str)
+    mpp_changed = Signal(float)
+    slide_changed = Signal(str)
+    slides_changed = Signal()
+    task_changed = Signal()
+
+    def __init__(
+        self,
+        folder: Path,
+        slide: Slide | None = None,
+        *,
+        compute: Compute | None = None,
+        author: str = "",
+    ) -> None:
+        self.folder = Path(folder)
+        self._compute = compute
+        self._pace: Pace | None = None
+        self._state = read_state(self.folder)
+        self._lock = WriterLock.acquire(self.folder)
+        self.read_only = self._lock is None
+        self.notices: list[str] = []
+        try:
+            self.versions = Versions(self.folder, self._state)
+            self.slides = SessionSlides(self.folder, self._state, read_only=self.read_only, author=author)
+            self._active = self.slides.find(self._state.active)
+            self._choose_usable_version()
+            if slide is not None:
+                self.activate(self.add_slide(slide))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def compute(self) -> Compute:
+        """Device, precision and threads."""
+        if self._compute is None:
+            from napari_genselfdiff.compute import choose_compute
+
+            self._compute = choose_compute()
+        return self._compute
+
+    @property
+    def active(self) -> SessionSlide:
+        """The slide that is looked at.
+
+        Raises
+        ------
+        UserError
+            If the session has none.
+        """
+        if self._active is None:
+            raise UserError("the session has no slide", self.folder, "open a slide first")
+        return self._active
+
+    @property
+    def slide(self) -> Slide:
+        """The slide that is looked at."""
+        return self.active.slide
+
+    @property
+    def annotations(self) -> Annotations:
+        """What a person drew on the slide that is looked at."""
+        return self.active.annotations
+
+    @property
+    def tissue(self) -> SlideTissue:
+        """Where the tissue of the slide is that is looked at."""
+        return self.active.tissue
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The camera over the slide that is looked at."""
+        return self.active.state.view
+
+    @view.setter
+    def view(self, view: dict[str, Any]) -> None:
+        self.active.state.view = view
+
+    @property
+    def current(self) -> str | None:
+        """Name of the version in use."""
+        return self._state.current
+
+    @property
+    def previous(self) -> str | None:
+        """Name of the version that was in use before."""
+        return self._state.previous
+
+    @property
+    def model(self) -> Version | None:
+        """The version in use."""
+        return self.versions[self.current] if self.current else None
+
+    @property
+    def task(self) -> Task | None:
+        """What was named when the session began without a model."""
+        return self._state.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, the background first: those of the model in use, or of the task."""
+        if self.current:
+            return self.segmenter().spec.classes
+        return self.task.classes if self.task is not None else (BACKGROUND, "foreground")
+
+    @property
+    def colours(self) -> list[str | None]:
+        """Colour of each class, ``#RRGGBB``, where the user chose one."""
+        return [self._state.colours.get(name) for name in self.classes]
+
+    def set_colours(self, colours: dict[str, str]) -> None:
+        """Choose colours of classes, by name."""
+        self._state.colours |= colours
+        self.save()
+        self.task_changed.emit()
+
+    def add_slide(self, slide: Slide) -> SessionSlide:
+        """Add a slide to the session, or say where one of it lies now.
+
+        Raises
+        ------
+        UserError
+            If its file was changed since it was annotated here.
+        """
+        known = self.slides.add(slide)
+        self.save()
+        self.slides_changed.emit()
+        return known
+
+    def activate(self, slide: SessionSlide) -> None:
+        """Look at a slide of the session.
+
+        Raises
+        ------
+        UserError
+            If its file or its annotations cannot be opened.
+        """
+        _ = slide.slide, slide.annotations  # what is missing is told before anything changes
+        if slide is self._active and self._state.active == slide.fingerprint:
+            return
+        self._active, self._state.active = slide, slide.fingerprint
+        self.save()
+        self.slide_changed.emit(slide.fingerprint)
+
+    def set_mpp(self, mpp: float) -> None:
+        """Say the slide's resolution, in micrometres per level-0 pixel; kept with the session."""
+        self.active.take(self.slide.with_mpp(mpp))
+        self.save()
+        self.mpp_changed.emit(mpp)
+
+    def set_tissue_sensitivity(self, sensitivity: float) -> None:
+        """Say how pale tissue may be, 0 to 1; kept with the session."""
+        self.tissue.sensitivity = self.active.state.tissue_sensitivity = sensitivity
+        self.save()
+
+    def start_task(self, task: Task) -> None:
+        """Begin a task without a model: its first fine-tune starts from the pretext.
+
+        Models that were used before stay in the list. What was drawn stays as it is: class 1 is the first
+        class that is named, whatever it was called before.
+        """
+        self._state.task = task
+        self._state.previous, self._state.current = self._state.current, None
+        self.save()
+        self.task_changed.emit()
+        self.model_changed.emit("")
+
+    def use_model(self, name: str) -> None:
+        """Choose a version of the session, or a model of the library or a file.
+
+        Raises
+        ------
+        UserError
+            If there is none, or it is damaged, or not a segmenter.
+        """
+        name = name if name in self.versions else self.versions.take_from_library(name).name
+        self.versions.segmenter(name)  # a damaged one is refused before anything is changed
+        if name != self.current:
+            self._state.previous, self._state.current = self.current or self.previous, name
+            self.save()
+            self.model_changed.emit(name)
+
+    def delete_version(self, name: str) -> None:
+        """Delete a version, its weights and what it said; it cannot be undone.
+
+        Raises
+        ------
+        UserError
+            If it is in use, or the file cannot be deleted.
+        """
+        self.versions.delete(name)
+        self.save()
+        for slide in self.slides:
+            slide.forget_predictions(name)
+
+    def segmenter(self, name: str | None = None) -> Segmenter:
+        """The network of a version, the one in use by default."""
+        name = name or self.current
+        if name is None:
+            raise UserError("no model is chosen", self.folder, "choose a model from the list")
+        return self.versions.segmenter(name)
+
+    def scale(self) -> float:
+        """Level-0 pixels a pixel of the model in use, or of the task.
+
+        Raises
+        ------
+        MissingScaleError
+            If the slide does not say its resolution and the model needs it.
+        """
+        return self.segmenter().spec.scale_for(self.slide.mpp, self.slide.where)
+
+    def save(self) -> None:
+        """Write ``session.json``; nothing when another window writes into the session."""
+        if not self.read_only:
+            self._state.write(self.folder)
+
+    def close(self) -> None:
+        """Finish writing and release the session's folder; safe to call twice."""
+        lock, self._lock = self._lock, None
+        try:
+            if lock is not None and hasattr(self, "slides"):
+                self.save()
+        finally:
+            if hasattr(self, "slides"):
+                self.slides.close()
+            if lock is not None:
+                lock.release()
+
+    def segment(
+        self,
+        region: Region,
+        *,
+        centre: Callable[[], tuple[float, float] | None] = lambda: None,
+        slide_wide: bool = False,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[Event]:
+        """Segment a region with the model in use; every tile is kept as soon as it is done.
+
+        Parameters
+        ----------
+        region : Region
+        centre : callable, optional
+            ``(y, x)`` in level-0 pixels of what is looked at now; the nearest tiles come first.
+        slide_wide : bool
+            Leave out what is not tissue, and number the objects.
+        cancel : CancelToken, optional
+
+        Yields
+        ------
+        Event
+            As `stream_region` does. Tiles that an earlier call finished are not computed again.
+        """
+        from napari_genselfdiff.session.work import segment_slide
+
+        return segment_slide(self, self.active, region, centre=centre, slide_wide=slide_wide, cancel=cancel)
+
+    def fine_tune(
+        self,
+        *,
+        seconds: float = FINE_TUNE_SECONDS,
+        steps: int | None = None,
+        seed: int = 0,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[Event]:
+        """Train a copy of the model in use on the corrections of all slides.
+
+        The new version is written to disk; `adopt` puts it to use.
+
+        Yields
+        ------
+        Event
+            As the fine-tune loop does; the result is a `Round`, or None when it was cancelled.
+
+        Raises
+        ------
+        UserError
+            If nothing was corrected yet.
+        """
+        from napari_genselfdiff.session.work import fine_tune_model
+
+        return fine_tune_model(self, self.current, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
+
+    def adopt(self, outcome: Round) -> None:
+        """Keep a fine-tune's version, and put it to use if it was accepted."""
+        if outcome.version.name not in self.versions:
+            self.versions.add(outcome.version)
+        self.save()
+        if outcome.accepted:
+            self.use_model(outcome.version.name)
+
+    def predictions(self, version: str | None = None) -> PredictionStore:
+        """What a version, by default the one in use, said about the slide that is looked at.
+
+        Raises
+        ------
+        MissingScaleError
+            If the slide does not say its resolution and the model needs it.
+        """
+        name = version or self.current or ""
+        return self.active.predictions(name, self.segmenter(version).spec)
+
+    def labels(
+        self, layer: int, y: int, x: int, height: int, width: int, *, version: str | None = None
+    ) -> NDArray[np.uint8]:
+        """Class of each pixel: what a person drew, else what the model said, else 0.
+
+        Parameters
+        ----------
+        layer : int
+            Pixels are ``2**layer`` level-0 pixels wide.
+        y, x, height, width : int
+            In the layer's pixels; parts beyond the slide are cut off.
+        version : str, optional
+            Whose predictions; those of the model in use by default.
+        """
+        name = version or self.current
+        spec = self.segmenter(name).spec if name else None
+        return self.active.labels(layer, Region(y, x, height, width), name, spec)
+
+    def layer_count(self) -> int:
+        """Number of power-of-two layers of the slide."""
+        return layer_count(self.slide.shape)
+
+    def pace(self) -> Pace:
+        """How the device likes to segment, tried once a session."""
+        from napari_genselfdiff.compute import with_fallback
+        from napari_genselfdiff.segmentation.pace import Pace
+
+        self._pace = self._pace or Pace(with_fallback(self.compute))
+        return self._pace
+
+    def _choose_usable_version(self) -> None:
+        """Fall back to what a damaged version was trained from."""
+        wanted = self.current
+        self._state.current = self.versions.usable(wanted)
+        self._state.previous = self.versions.usable(self.previous)
+        for name, problem in self.versions.damaged.items():
+            fallback = f"; {self.current or 'no model'} is in use instead" if name == wanted else ""
+            self.notices.append(f"the weights of {name} cannot be used: {problem}{fallback}")

@@ -1,0 +1,246 @@
+"""The versions of a session's model: where their weights lie, and what can be done with them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.files import atomic_path, write_text
+from napari_genselfdiff.models import library
+from napari_genselfdiff.models.versions import Version
+from napari_genselfdiff.models.weights import read_card
+
+if TYPE_CHECKING:
+    from napari_genselfdiff.segmentation.network import Segmenter
+    from napari_genselfdiff.session.state import SessionState
+
+LONGEST_TITLE = 60
+
+
+class Versions:
+    """All versions of a session. Iterating gives them in the order in which they came.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the session; weights lie in ``models/`` in it.
+    state : SessionState
+        Changed in place; whoever calls writes it down.
+
+    Attributes
+    ----------
+    damaged : dict of str to str
+        Versions whose weights are missing or damaged, and what is wrong, in plain words.
+    """
+
+    def __init__(self, folder: Path, state: SessionState) -> None:
+        self._folder, self._state = folder, state
+        self._segmenters: dict[str, Segmenter] = {}
+        self.damaged: dict[str, str] = {}
+        self._find_forgotten()
+        for version in state.versions:
+            try:
+                read_card(self.path(version.name))
+            except UserError as error:
+                self.damaged[version.name] = str(error)
+
+    def __iter__(self) -> Iterator[Version]:
+        return iter(self._state.versions)
+
+    def __len__(self) -> int:
+        return len(self._state.versions)
+
+    def __contains__(self, name: object) -> bool:
+        return any(version.name == name for version in self._state.versions)
+
+    def __getitem__(self, name: str) -> Version:
+        for version in self._state.versions:
+            if version.name == name:
+                return version
+        raise UserError("there is no such version", name, "choose one from the list")
+
+    def path(self, name: str) -> Path:
+        """Where a version's weights lie."""
+        return self._folder / self[name].path
+
+    def usable(self, name: str | None) -> str | None:
+        """The version, or the nearest one that it was trained from whose weights are there."""
+        seen: set[str] = set()
+        while name is not None and name in self and name not in seen:
+            if name not in self.damaged:
+                return name
+            seen.add(name)
+            name = self[name].parent
+        return None
+
+    def segmenter(self, name: str) -> Segmenter:
+        """The network of a version.
+
+        Raises
+        ------
+        UserError
+            If its weights are missing or damaged.
+        """
+        from napari_genselfdiff.segmentation.network import load_segmenter
+
+        if name not in self._segmenters:
+            self._segmenters[name] = load_segmenter(self.path(name))
+        return self._segmenters[name]
+
+    def keep(self, name: str, segmenter: Segmenter) -> None:
+        """Keep a network in memory that is on disk already."""
+        self._segmenters[name] = segmenter
+
+    def add(self, version: Version) -> None:
+        """Put a version at the end of the list."""
+        self._state.versions.append(version)
+
+    def take_from_library(self, name: str) -> Version:
+        """Add a model of the library, or of a file.
+
+        Raises
+        ------
+        UserError
+            If there is none, or it is not a segmenter.
+        """
+        from napari_genselfdiff.segmentation.network import load_segmenter
+
+        path = library.resolve(name)
+        segmenter = load_segmenter(path)
+        if path.stem not in self:
+            self.add(Version(path.stem, str(path.resolve())))
+            self.keep(path.stem, segmenter)
+        return self[path.stem]
+
+    def new_path(self, name: str) -> str:
+        """Where the weights of a new version go, relative to the session's folder."""
+        return f"models/{name}{library.SUFFIX}"
+
+    def new_name(self, stem: str = "round") -> str:
+        """A name that no version and no file has."""
+        taken = {version.name for version in self}
+        taken |= {path.stem for path in (self._folder / "models").glob(f"*{library.SUFFIX}")}
+        number = 1
+        while f"{stem}-{number}" in taken:
+            number += 1
+        return f"{stem}-{number}"
+
+    def rename(self, name: str, title: str) -> None:
+        """Call a version something else; empty for its own name.
+
+        Raises
+        ------
+        UserError
+            If another version is called so.
+        """
+        title = " ".join(title.split())
+        if len(title) > LONGEST_TITLE:
+            raise UserError("the name is too long", title, f"use at most {LONGEST_TITLE} letters")
+        if any(title in (other.name, other.title) for other in self if title and other.name != name):
+            raise UserError("another version is called so", title, "choose another name")
+        self._replace(replace(self[name], title=title if title != name else ""))
+
+    def branch(self, name: str, title: str = "") -> Version:
+        """A version of the same weights, to go on from in another direction."""
+        twin = self._copied(self.path(name), self.new_name("branch"), parent=name, kind="branch")
+        if title:
+            self.rename(twin.name, title)
+        return self[twin.name]
+
+    def take_file(self, path: str | Path) -> Version:
+        """Copy a model's file, for example a colleague's, into the session.
+
+        Raises
+        ------
+        UserError
+            If it is not a segmenter.
+        """
+        from napari_genselfdiff.segmentation.network import load_segmenter
+
+        path = Path(path)
+        load_segmenter(path)  # refuses what is damaged or does something else
+        stem = re.sub(r"[^\w.-]+", "_", path.stem) or "model"
+        name = stem if stem not in self else self.new_name(stem)
+        return self._copied(path, name, parent=None, kind="imported")
+
+    def export(self, name: str, target: str | Path) -> Path:
+        """Write a version's weights, and its card as text beside them.
+
+        Returns
+        -------
+        Path
+            The weights file.
+
+        Raises
+        ------
+        UserError
+            If the file exists or cannot be written.
+        """
+        target = Path(target)
+        if target.suffix != library.SUFFIX:
+            target = target.with_name(target.name + library.SUFFIX)
+        if target.exists():
+            raise UserError("the file exists already", target, "choose another name")
+        source = self.path(name)
+        # Fingerprints say which slides were used, names could say whose.
+        card = read_card(source) | {"version": self[name].to_dict() | {"path": target.name}}
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+        write_text(target.with_suffix(".json"), json.dumps(card, indent=1, sort_keys=True) + "\n")
+        return target
+
+    def delete(self, name: str) -> None:
+        """Delete a version and its weights; models of the library only leave the list.
+
+        Raises
+        ------
+        UserError
+            If it is in use, or the file cannot be deleted.
+        """
+        version = self[name]
+        if name == self._state.current:
+            raise UserError("this version is in use", version.shown, "use another one first")
+        path = self.path(name)
+        if path.is_relative_to(self._folder / "models"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"the version could not be deleted ({error.strerror})", path, "check the folder"
+                ) from error
+        self._state.versions.remove(version)
+        self._segmenters.pop(name, None)
+        self.damaged.pop(name, None)
+        if self._state.previous == name:
+            self._state.previous = None
+
+    def _find_forgotten(self) -> None:
+        """Take in weights that were written before a crash, whose version never reached ``session.json``."""
+        known = {self._folder / version.path for version in self}
+        for path in sorted((self._folder / "models").glob(f"*{library.SUFFIX}")):
+            if path in known or path.name.startswith("."):
+                continue
+            try:
+                card = read_card(path)
+                if card.get("kind") == "segmenter":
+                    self.add(Version.from_dict({**card["version"], "path": self.new_path(path.stem)}))
+            except (UserError, KeyError, TypeError):
+                continue  # not a version: left where it is
+
+    def _copied(self, source: Path, name: str, *, parent: str | None, kind: str) -> Version:
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        version = Version(name, self.new_path(name), parent, made=made, kind=kind)
+        with atomic_path(self._folder / version.path) as temporary:
+            shutil.copyfile(source, temporary)
+        self.add(version)
+        return version
+
+    def _replace(self, version: Version) -> None:
+        self._state.versions = [version if old.name == version.name else old for old in self]

@@ -1,0 +1,149 @@
+"""Versions of the model: back, branched, renamed, deleted, exported, imported, damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import Event, Finished
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.versions import Round
+from napari_genselfdiff.session import Session
+
+Pixels = np.ndarray[Any, Any]
+
+
+def last(events: Iterator[Event]) -> Any:
+    """Result of long work."""
+    *_, end = events
+    assert isinstance(end, Finished)
+    return end.result
+
+
+@pytest.fixture
+def tuned(session: Session, tissue: Pixels) -> Session:
+    """A session with one fine-tuned version, which is in use."""
+    part = tissue[10:90, 10:90, 0] < 150
+    session.annotations.accept(0, Region(10, 10, 80, 80), encode(part.astype(np.uint8)))
+    outcome = last(session.fine_tune(seconds=60, steps=2))
+    session.adopt(Round(outcome.version, True, ""))
+    return session
+
+
+def test_a_version_says_what_it_was_made_from(tuned: Session) -> None:
+    version = tuned.versions["round-1"]
+    assert version.parent == "tiny"
+    assert version.positions == {tuned.active.fingerprint: 1}
+    assert version.steps == 2
+    assert version.made
+    assert tuned.model is version
+
+
+def test_back_and_forth(tuned: Session) -> None:
+    tuned.use_model("tiny")
+    assert (tuned.current, tuned.previous) == ("tiny", "round-1")
+    tuned.use_model("round-1")
+    assert (tuned.current, tuned.previous) == ("round-1", "tiny")
+
+
+def test_a_branch_goes_on_from_an_older_version(tuned: Session) -> None:
+    branch = tuned.versions.branch("tiny", "other way")
+    tuned.use_model(branch.name)
+    outcome = last(tuned.fine_tune(seconds=60, steps=2))
+    assert outcome.version.parent == branch.name
+    assert tuned.versions[branch.name].parent == "tiny"
+    assert "other way" in tuned.versions[branch.name].description
+
+
+def test_a_new_name_is_remembered_and_no_two_are_the_same(tuned: Session) -> None:
+    tuned.versions.rename("round-1", "  after   the first slide ")
+    tuned.save()
+    with pytest.raises(UserError, match="another version"):
+        tuned.versions.rename("tiny", "after the first slide")
+    tuned.close()
+    again = Session(tuned.folder, tuned.slide)
+    assert again.versions["round-1"].shown == "after the first slide"
+    again.close()
+
+
+def test_a_version_in_use_is_not_deleted(tuned: Session) -> None:
+    with pytest.raises(UserError, match="in use"):
+        tuned.delete_version("round-1")
+    tuned.use_model("tiny")
+    tuned.delete_version("round-1")
+    assert [version.name for version in tuned.versions] == ["tiny"]
+    assert tuned.previous is None
+    assert not (tuned.folder / "models" / "round-1.safetensors").exists()
+
+
+def test_deleting_a_version_deletes_what_it_said_and_nothing_else(tuned: Session) -> None:
+    whole = Region(0, 0, 300, 400)
+    branch = tuned.versions.branch("round-1")
+    for name in ("round-1", branch.name):
+        tuned.use_model(name)
+        last(tuned.segment(whole))
+    tuned.delete_version("round-1")
+    folders = [path.name for path in (tuned.active.folder / "predictions").iterdir()]
+    assert [name.split(".")[0] for name in folders] == [f"{branch.name}-1"]
+
+
+def test_a_colleague_takes_it_over(tuned: Session, tissue: Pixels, tmp_path: Path) -> None:
+    target = tuned.versions.export("round-1", tmp_path / "for-ann")
+    card = json.loads(target.with_suffix(".json").read_text())
+    assert card["version"]["parent"] == "tiny"
+    assert card["classes"] == ["background", "nucleus"]
+    assert str(tuned.folder) not in target.with_suffix(".json").read_text()
+    with pytest.raises(UserError, match="exists"):
+        tuned.versions.export("round-1", target)
+    other = Session(tmp_path / "other", tuned.slide, compute=tuned.compute)
+    taken = other.versions.take_file(target)
+    other.use_model(taken.name)
+    whole = Region(0, 0, 300, 400)
+    last(other.segment(whole))
+    last(tuned.segment(whole))
+    np.testing.assert_array_equal(other.predictions().read(0, whole), tuned.predictions().read(0, whole))
+    other.close()
+
+
+def test_a_file_that_is_no_model_is_refused(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="weights file"):
+        session.versions.take_file(path)
+    assert len(session.versions) == 1
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut off"])
+def test_damaged_weights_fall_back_to_what_they_were_trained_from(tuned: Session, harm: str) -> None:
+    tuned.close()
+    path = tuned.folder / "models" / "round-1.safetensors"
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-100])
+    again = Session(tuned.folder, tuned.slide)
+    assert again.current == "tiny"
+    assert "round-1" in again.versions  # what it was stays in the history
+    assert any("round-1" in notice and "tiny is in use" in notice for notice in again.notices)
+    with pytest.raises(UserError):
+        again.use_model("round-1")
+    assert again.current == "tiny"
+    again.close()
+
+
+def test_weights_that_the_session_file_does_not_know_are_found_again(tuned: Session) -> None:
+    last(tuned.fine_tune(seconds=60, steps=2))  # killed before it was adopted
+    tuned.close()
+    again = Session(tuned.folder, tuned.slide)
+    assert again.current == "round-1"
+    found = again.versions["round-2"]
+    assert found.parent == "round-1"
+    assert found.steps == 2
+    again.close()
