@@ -24,6 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
 
 import argparse
 import json
+import pickle
 import select
 import shutil
 import signal
@@ -97,14 +98,11 @@ class Child:
         """Wait for its end, or bring it about; everything that it told is read."""
         if kill:
             os.kill(self.pid, signal.SIGKILL)
-        self.read(float("inf")) if False else self._drain()
+        while not self.read(time.monotonic() + 3600):
+            pass
         _, status = os.waitpid(self.pid, 0)
         os.close(self._pipe)
         return os.waitstatus_to_exitcode(status)
-
-    def _drain(self) -> None:
-        while not self.read(time.monotonic() + 3600):
-            pass
 
     def last(self, word: str, *, before: float = float("inf")) -> list[str]:
         """Values of a word that were told before a moment."""
@@ -143,6 +141,7 @@ def kills(count: int, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         status = child.end(kill=True)
         drawn = max([drawn, *map(int, child.last("drawn"))])
         adopted |= set(child.last("adopted"))
+        session.mkdir(exist_ok=True)
         result = examined(session, seed + number // KILLS_A_SESSION, drawn=drawn, adopted=adopted)
         if status != -signal.SIGKILL:
             result["problems"].append(f"the work ended by itself with status {status}")
@@ -169,8 +168,6 @@ def recorded(session: Path, seed: int, seconds: float, log: Path) -> Child:
 
 def cuts(count: int, seed: int, seconds: float, folder: Path) -> Iterator[dict[str, Any]]:
     """Cut the power."""
-    import pickle
-
     random = np.random.default_rng([seed, 2])
     for number in range(count):
         if number % CUTS_A_RUN == 0:
@@ -182,7 +179,10 @@ def cuts(count: int, seed: int, seconds: float, folder: Path) -> Iterator[dict[s
             operations = pickle.loads(log.read_bytes())
             missed = json.loads(child.last("missed")[0])
             began, ended = operations[0].moment, operations[-1].moment
+        # By the clock, which a fine-tune takes most of, or where much is written.
         moment = float(random.uniform(began, ended))
+        if number % 2:
+            moment = operations[int(random.integers(len(operations)))].moment
         cut = folder / "cut"
         cut.mkdir()
         write_out(after_cut(operations, moment, random), cut)

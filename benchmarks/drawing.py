@@ -31,6 +31,8 @@ from napari_genselfdiff.slides import slide_from_arrays
 
 Codes = NDArray[np.uint8]
 SHAPE = (1100, 1300)
+DRAWN = Region(420, 420, 200, 240)
+"""Where she draws: over a corner of four chunks, and small, so that a fine-tune takes a second."""
 MODEL = "tiny"
 CPU = Compute(device="cpu", autocast=None, threads=1)
 Tell = Callable[..., None]
@@ -93,7 +95,8 @@ class Expected:
     ) -> None:
         layer = int(random.integers(2))
         side = int(random.integers(12, 60))
-        y, x = (int(random.integers((length >> layer) - side)) for length in SHAPE)
+        y = (DRAWN.y >> layer) + int(random.integers((DRAWN.height >> layer) - side))
+        x = (DRAWN.x >> layer) + int(random.integers((DRAWN.width >> layer) - side))
         # Speckles, so that every edit changes something.
         codes = encode(random.integers(0, 2, (side, side)))
         window = np.s_[y << layer : (y + side) << layer, x << layer : (x + side) << layer]
@@ -146,9 +149,10 @@ def work(folder: Path, seed: int, seconds: float, tell: Tell) -> None:
             session.use_model(MODEL)
         expected = Expected(seed).forward(session.annotations.position)
         tell("opened", expected.position)
-        for _ in range(3):
+        for turn in range(4):
             _paint(session, expected, tell, random)
-            _fine_tune(session, expected, tell)
+            if turn % 2 == 0:
+                _fine_tune(session, expected, tell)
             tell("phase", "segmenting")
             for _event in session.segment(Region(*(int(v) for v in random.integers(0, 900, 2)), 150, 150)):
                 pass
@@ -178,7 +182,7 @@ def _fine_tune(session: Session, expected: Expected, tell: Tell) -> None:
     outcome: list[Round] = []
 
     def train() -> None:
-        for event in session.fine_tune(seconds=60, steps=2):
+        for event in session.fine_tune(seconds=60, steps=1):
             if isinstance(event, Finished) and isinstance(event.result, Round):
                 outcome.append(event.result)
 
@@ -187,7 +191,7 @@ def _fine_tune(session: Session, expected: Expected, tell: Tell) -> None:
     while thread.is_alive():
         expected.step(session.annotations)
         tell("drawn", expected.position)
-        thread.join(0.02)
+        thread.join(0.05)
     tell("phase", "adopting")
     for result in outcome:
         session.adopt(Round(result.version, True, ""))

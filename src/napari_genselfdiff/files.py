@@ -192,4 +192,4 @@ def _remedy(error: OSError) -> str:
         return "free some space on the disk and try again"
     if error.errno in _PROTECTED:
         return "the folder is write-protected: allow writing, or copy it to where you may write"
-    return "check the folder and the disk"
+    return "check the disk, or choose another folder"

@@ -345,10 +345,10 @@ class EditStore:
 
 def is_store(folder: Path) -> bool:
     """Whether a folder says of itself that it is an edit store, of whatever slide."""
-    return _identity(folder) is not None
+    return identity(folder) is not None
 
 
-def _identity(folder: Path) -> tuple[int, tuple[int, int], str] | None:
+def identity(folder: Path) -> tuple[int, tuple[int, int], str] | None:
     """Format, shape and slide of a store; None when its description cannot be read."""
     try:
         attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
@@ -359,7 +359,7 @@ def _identity(folder: Path) -> tuple[int, tuple[int, int], str] | None:
 
 
 def _check_identity(folder: Path, shape: tuple[int, int], slide_id: str) -> None:
-    known = _identity(folder)
+    known = identity(folder)
     if known is None:
         raise UserError(
             "the annotations cannot be read: this is no edit store",
