@@ -18,7 +18,13 @@ import numpy as np
 from napari_genselfdiff.annotations.checkpoint import Applied, read_applied, write_applied
 from napari_genselfdiff.annotations.chunks import CHUNK, Key, keys_within
 from napari_genselfdiff.annotations.delta import Patch
-from napari_genselfdiff.annotations.journal import JOURNAL_NAME, Journal, free_name, refuse_foreign, set_tail_aside
+from napari_genselfdiff.annotations.journal import (
+    JOURNAL_NAME,
+    Journal,
+    free_name,
+    refuse_foreign,
+    set_tail_aside,
+)
 from napari_genselfdiff.annotations.pyramid import layer_shape
 from napari_genselfdiff.annotations.records import Scan, scan
 from napari_genselfdiff.annotations.replay import rebuild
@@ -146,8 +152,8 @@ def _bring_in_step(store: EditStore, journal: Journal, applied: Applied | None) 
     modified = store.chunks.modified_since(since)
     suspects = {key for key in modified if key.array.startswith("own/")}
     present = set(_own_keys(store))
-    # At the checkpoint views were in step. Since then they changed where the journal says so, or in chunks that
-    # were written since; what lies around a stroke needs no look.
+    # At the checkpoint views were in step. Since then they changed where the journal says so, or in chunks
+    # that were written since; what lies around a stroke needs no look.
     changed: set[tuple[int, Region]] = set()
     for entry in journal.entries:
         drawn = len(entry.parts) - entry.cleared
