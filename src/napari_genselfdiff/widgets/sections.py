@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QFrame,
     QGridLayout,
     QGroupBox,
     QHBoxLayout,
@@ -28,14 +29,15 @@ from napari_genselfdiff.widgets.curve import LossCurve
 PRIMARY = "QPushButton:enabled { font-weight: bold; background: #0072B2; color: white; }"
 
 
-def _button(text: str, tooltip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tooltip)
-    return button
+def button(text: str, tooltip: str) -> QPushButton:
+    """A button with a tooltip."""
+    made = QPushButton(text)
+    made.setToolTip(tooltip)
+    return made
 
 
-def stack_scrolled(widget: QWidget, *parts: QWidget) -> None:
-    """Put parts below each other in a widget that scrolls when the window is small."""
+def scrolled(*parts: QWidget) -> QScrollArea:
+    """Parts below each other, which scroll when the window is small."""
     inner = QWidget()
     column = QVBoxLayout(inner)
     column.setContentsMargins(4, 4, 4, 4)
@@ -45,11 +47,9 @@ def stack_scrolled(widget: QWidget, *parts: QWidget) -> None:
     scroll = QScrollArea()
     scroll.setWidgetResizable(True)
     scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setFrameShape(QFrame.Shape.NoFrame)
     scroll.setWidget(inner)
-    layout = QVBoxLayout(widget)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(scroll)
-    widget.setMinimumWidth(330)
+    return scroll
 
 
 class SlideSection(QGroupBox):
@@ -62,7 +62,7 @@ class SlideSection(QGroupBox):
 
     def __init__(self, layers: QWidget) -> None:
         super().__init__("1  Slide")
-        self.open_button = _button("Open slide...", "open a whole-slide image or any RGB image from disk")
+        self.open_button = button("Open slide...", "open a whole-slide image or any RGB image from disk")
         self.open_button.clicked.connect(self.open_clicked)
         self.info = QLabel("Drag a slide into the window, or open one.")
         self.info.setWordWrap(True)
@@ -75,7 +75,7 @@ class SlideSection(QGroupBox):
         self.mpp.setValue(0.25)
         self.mpp.setSuffix(" µm/px")
         self.mpp.setToolTip("micrometres per pixel: about 0.25 for a 40x scan, 0.5 for 20x, 1.0 for 10x")
-        self.mpp_button = _button("Use", "say that the slide has this resolution")
+        self.mpp_button = button("Use", "say that the slide has this resolution")
         self.mpp_button.clicked.connect(lambda: self.mpp_given.emit(self.mpp.value()))
         self.ask_mpp = QWidget()
         row = QHBoxLayout(self.ask_mpp)
@@ -136,21 +136,21 @@ class SegmentSection(QGroupBox):
         self.models = QComboBox()
         self.models.setToolTip("the model that segments; every fine-tune adds a version to this list")
         self.models.textActivated.connect(self.model_chosen)
-        self.segment_button = _button(
-            "Segment view", "segment what is on the screen, the middle of the view first"
+        self.segment_button = button(
+            "Segment view", "segment what is on the screen, the middle of the view first (G)"
         )
         self.segment_button.setDefault(True)
         self.segment_button.setStyleSheet(PRIMARY)
         self.segment_button.clicked.connect(self.segment_clicked)
-        self.slide_button = _button(
+        self.slide_button = button(
             "Segment slide",
-            "segment all of the tissue, beginning where you look; Cancel pauses, this button goes on",
+            "segment all of the tissue, beginning where you look; Cancel pauses, this goes on (Shift+G)",
         )
         self.slide_button.clicked.connect(self.slide_clicked)
-        self.previous_button = _button("Previous model", "go back to the model that was used before")
+        self.previous_button = button("Previous model", "go back to the model that was used before")
         self.previous_button.clicked.connect(self.previous_clicked)
         self.compare = QCheckBox("Show before")
-        self.compare.setToolTip("show what the previous model said, to compare")
+        self.compare.setToolTip("show what the previous model said, to compare (O)")
         self.compare.toggled.connect(self.compare_toggled)
         layout = QVBoxLayout(self)
         layout.addWidget(self.models)
@@ -186,17 +186,18 @@ class CorrectSection(QGroupBox):
 
     def __init__(self) -> None:
         super().__init__("3  Correct")
-        self.correct_button = _button(
-            "Correct here", "make the view editable, at this magnification; it follows when you pan and zoom"
+        self.correct_button = button(
+            "Correct here",
+            "make the view editable, at this magnification; it follows when you pan and zoom (H)",
         )
         self.correct_button.clicked.connect(self.correct_clicked)
-        self.accept_button = _button(
-            "This view is right", "everything that you see is right as it stands now"
+        self.accept_button = button(
+            "This view is right", "everything that you see is right as it stands now (A)"
         )
         self.accept_button.clicked.connect(self.accept_clicked)
-        self.undo_button = _button("Undo", "take the last stroke back (Ctrl+Z)")
+        self.undo_button = button("Undo", "take the last stroke back (Ctrl+Z)")
         self.undo_button.clicked.connect(self.undo_clicked)
-        self.redo_button = _button("Redo", "do it again (Ctrl+Shift+Z)")
+        self.redo_button = button("Redo", "do it again (Ctrl+Shift+Z)")
         self.redo_button.clicked.connect(self.redo_clicked)
         self.classes = QComboBox()
         self.classes.setToolTip("what the brush paints; keys 0 to 9 choose it, 0 is the background (eraser)")
@@ -226,18 +227,27 @@ class FineTuneSection(QGroupBox):
     """Corrections become a better model."""
 
     fine_tune_clicked = Signal()
+    next_clicked = Signal()
 
     def __init__(self) -> None:
         super().__init__("4  Fine-tune")
-        self.button = _button(
-            "Fine-tune", "train a copy of the model on your corrections; you can go on correcting meanwhile"
+        self.button = button(
+            "Fine-tune",
+            "train a copy of the model on the corrections of all slides; go on correcting meanwhile (T)",
         )
         self.button.clicked.connect(self.fine_tune_clicked)
+        self.next_button = button(
+            "Next place", "go to where a correction is worth most: where the model is least sure (N)"
+        )
+        self.next_button.clicked.connect(self.next_clicked)
         self.curve = LossCurve()
         self.answer = QLabel(NOTHING_CORRECTED)
         self.answer.setWordWrap(True)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.button)
+        row = QHBoxLayout()
+        row.addWidget(self.button, 1)
+        row.addWidget(self.next_button)
+        layout.addLayout(row)
         layout.addWidget(self.curve)
         layout.addWidget(self.answer)
 
@@ -258,9 +268,9 @@ class StatusSection(QWidget):
         super().__init__()
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
-        self.cancel_button = _button("Cancel", "stop the running work; what is done is kept")
+        self.cancel_button = button("Cancel", "stop the running work; what is done is kept (Shift+Esc)")
         self.cancel_button.clicked.connect(self.cancel_clicked)
-        self.export_button = _button(
+        self.export_button = button(
             "Export labels...", "save the view's labels as a mask, OME-Zarr, GeoJSON or table"
         )
         self.export_button.clicked.connect(self.export_clicked)
