@@ -10,7 +10,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
-from napari_genselfdiff.contributions import SLIDE_KEY, open_as_preferred
+from napari_genselfdiff.contributions import SLIDE_KEY, open_as_preferred, preferences
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, default_folder
@@ -182,7 +182,8 @@ class Opening(QObject):
         self.entered.emit()
 
     def _open_session(self, folder: Path, slide: Slide | None) -> Session:
-        session = Session(folder, slide)
+        wishes = preferences("sessions")
+        session = Session(folder, slide, author=wishes.author if wishes is not None else "")
         self.session = session
         notices = [*session.notices, session.annotations.recovered or ""]
         if session.read_only:
