@@ -35,8 +35,10 @@ class Place:
     def objects(self) -> Objects:
         classes = np.maximum(classes_of(self.codes), 0).astype(np.uint8)
         joined = self.cells.sampled(is_joined(self.codes))
-        at = [np.clip(((model + 0.5) * self.scale).astype(int), 0, side - 1)
-              for model, side in zip(self.cells.model, self.shape, strict=True)]
+        at = [
+            np.clip(((model + 0.5) * self.scale).astype(int), 0, side - 1)
+            for model, side in zip(self.cells.model, self.shape, strict=True)
+        ]
         foreground = self.cells.sampled(classes) > 0
         ids = label_instances(foreground, self.ridges[np.ix_(*at)], joined=joined)
         return Objects(self.cells, classes, ids, joined)
@@ -202,7 +204,8 @@ def test_what_is_joined_and_touches_is_one_object_and_no_other(
     assert all(len(found) == 1 and found[0] > 0 for found in numbers)
     assert len({int(found[0]) for found in numbers}) == count
     np.testing.assert_array_equal(
-        label_instances(foreground, distance, joined=np.zeros_like(joined)), label_instances(foreground, distance)
+        label_instances(foreground, distance, joined=np.zeros_like(joined)),
+        label_instances(foreground, distance),
     )
 
 
@@ -225,7 +228,7 @@ def test_a_line_cuts_for_the_model_too_at_any_magnification(
     place.apply(edit)
     ids, model = place.objects().ids, place.seen_by_model()
     assert ids.max() == 2
-    parts, count = ndimage.label(classes_of(model) > 0)
+    parts, _ = ndimage.label(classes_of(model) > 0)
     assert (np.bincount(parts.ravel())[1:] >= 4).sum() >= 2
     assert label_instances(parts > 0, np.ones(parts.shape), joined=is_joined(model)).max() >= 2
 

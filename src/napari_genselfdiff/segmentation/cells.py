@@ -65,7 +65,9 @@ class Cells:
         # the value at its centre. In a finer window, cells are whole pixels of that layer.
         coarse = max(layer, finest_layer(scale, shape))
         size = max(scale, float(2**coarse))
-        sides = (_side(*part, layer, coarse, size, scale) for part in ((box.y, box.height), (box.x, box.width)))
+        sides = (
+            _side(*part, layer, coarse, size, scale) for part in ((box.y, box.height), (box.x, box.width))
+        )
         return cls(size / 2**layer, scale / size, *sides)
 
     @property
@@ -105,6 +107,12 @@ class Cells:
             near = np.clip(pixels[:, axis], 0, len(side) - 1)
             found[:, axis] = side[near] + np.floor((pixels[:, axis] - near) / self.size)
         return found
+
+
+def line_between(start: NDArray[np.intp], end: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Pixels from one to another, shape (n, 2); each touches the one before, at least at a corner."""
+    steps = int(np.abs(end - start).max())
+    return np.rint(np.linspace(start, end, steps + 1)).astype(np.intp)
 
 
 def _side(start: int, length: int, layer: int, coarse: int, size: float, scale: float) -> _Side:

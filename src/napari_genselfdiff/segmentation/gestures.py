@@ -8,23 +8,20 @@ model says later, those lie in one object, and no other object holds them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.draw import line as line_between
 from skimage.draw import polygon
 from skimage.morphology import skeletonize
 
 from napari_genselfdiff.annotations.codes import Codes, Mask, encode
-
-if TYPE_CHECKING:
-    from napari_genselfdiff.segmentation.cells import Cells
+from napari_genselfdiff.segmentation.cells import Cells, line_between
 
 LEAST_PIECE = 12.0
-"""A line that leaves less than this on one side, in model pixels, only grazed the object; a smaller outline is
-a slip of the hand."""
+"""A line that leaves less than this on one side, in model pixels, only grazed the object; a smaller outline
+is a slip of the hand."""
 BEYOND = (0.0, 2.0, 4.0, 8.0)
 """A line that ends inside goes on in its direction by so many cells: the least of these that divides."""
 AROUND = np.ones((3, 3), bool)
@@ -101,7 +98,8 @@ def _cut(there: Objects, line: Mask, touched: NDArray[np.int32]) -> Edit | None:
     for number in touched.tolist():
         mine = there.ids == number
         parts, count = ndimage.label(mine & ~line)
-        large = np.flatnonzero(np.bincount(parts.ravel())[1:] >= _least(there.cells)) + 1 if count else []
+        areas = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+        large = np.flatnonzero(areas >= _least(there.cells)) + 1
         if len(large) < 2:
             continue
         pieces += len(large)
@@ -257,7 +255,7 @@ def _connected(core: Mask, part: Mask) -> Mask:
         middle = pixels[np.abs(pixels - pixels.mean(axis=0)).sum(axis=1).argmin()]
         core[tuple(middle)] = True
         return core
-    spine = skeletonize(part)
+    spine: Mask = skeletonize(part)  # type: ignore[no-untyped-call]
     loose: Mask = spine & ~core
     while loose.any():  # ends of the skeleton reach the border, and those of a neighbour there
         ends = loose & (ndimage.convolve((core | loose).astype(np.uint8), AROUND.astype(np.uint8)) <= 2)
@@ -283,9 +281,8 @@ def _drawn(cells: Cells, path: Path, *, beyond: float = 0.0) -> Mask:
         path = np.concatenate([[_end(path[::-1], beyond)], path, [_end(path, beyond)]])
     mask = np.zeros(cells.shape, bool)
     corners = cells.of(path)
-    for start, end in zip(corners, corners[1:] if len(corners) > 1 else corners, strict=False):
-        line = np.stack(line_between(*start, *end), axis=1)
-        mask[tuple(_inside(cells, line).T)] = True
+    for start, end in pairwise([*corners, corners[-1]]):
+        mask[tuple(_inside(cells, line_between(start, end)).T)] = True
     return mask
 
 
@@ -303,8 +300,8 @@ def _route(cells: Cells, path: Path) -> NDArray[np.intp]:
     """Cells along a path in order, each beside the one before, shape (n, 2)."""
     corners = cells.of(path)
     steps = [corners[:1]]
-    for start, end in zip(corners, corners[1:], strict=False):
-        rows, columns = line_between(*start, *end)
+    for start, end in pairwise(corners):
+        rows, columns = line_between(start, end).T
         across = np.stack([rows[1:], columns[:-1]], axis=1)  # the corner of a diagonal step
         steps.append(np.stack([across, np.stack([rows[1:], columns[1:]], axis=1)], axis=1).reshape(-1, 2))
     return _inside(cells, np.concatenate(steps))
@@ -316,5 +313,5 @@ def _inside(cells: Cells, places: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def _filled(shape: tuple[int, ...], outline: Path) -> Mask:
     inside = np.zeros(shape, bool)
-    inside[polygon(outline[:, 0], outline[:, 1], shape)] = True
+    inside[polygon(outline[:, 0], outline[:, 1], shape)] = True  # type: ignore[no-untyped-call]
     return inside

@@ -162,7 +162,8 @@ def _markers(high: NDArray[np.bool_], joined: NDArray[np.bool_]) -> NDArray[np.i
     ground, grounds = ndimage.label(high | joined)
     numbers = np.arange(grounds + 1) + count
     numbers[0] = 0
-    shared, whose = np.unique(np.stack([ground[joined], own[joined]]), axis=1)
+    pairs = np.unique(ground[joined].astype(np.int64) << 32 | own[joined])
+    shared, whose = pairs >> 32, pairs & 0xFFFFFFFF
     numbers[shared] = np.where(np.bincount(shared, minlength=grounds + 1)[shared] == 1, whose, 0)
     markers = numbers[ground].astype(np.int32)
     markers[joined] = own[joined]
@@ -185,9 +186,7 @@ def _smoothed(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
-def _renumbered(
-    ids: NDArray[Any], min_area: int, held: NDArray[np.bool_] | None = None
-) -> NDArray[np.int32]:
+def _renumbered(ids: NDArray[Any], min_area: int, held: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
     """Drop small objects that nothing holds; number the others in the raster order of their first pixels."""
     flat = ids.ravel()
     pixels = np.flatnonzero(flat)
