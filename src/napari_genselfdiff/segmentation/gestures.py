@@ -24,6 +24,8 @@ LEAST_PIECE = 12.0
 is a slip of the hand."""
 BEYOND = (0.0, 2.0, 4.0, 8.0)
 """A line that ends inside goes on in its direction by so many cells: the least of these that divides."""
+SLIT = 2
+"""What lies between two objects that become one is filled where it is up to twice as many cells wide."""
 AROUND = np.ones((3, 3), bool)
 
 Path = NDArray[np.float64]
@@ -122,8 +124,8 @@ def merge(there: Objects, path: Path) -> Edit | None:
     Returns
     -------
     Edit or None
-        What lies between them on the path is filled, and all have the class of the first one. None if the
-        path does not touch two.
+        What lies between them is filled, on the path and where it is narrow, and all have the class of the
+        first one. None if the path does not touch two.
     """
     route = _route(there.cells, path)
     passed = there.ids[tuple(route.T)]
@@ -134,14 +136,17 @@ def merge(there: Objects, path: Path) -> Edit | None:
     bridge = np.zeros(there.ids.shape, bool)
     bridge[tuple(route[on[0] : on[-1] + 1].T)] = True
     whole = np.isin(there.ids, numbers)
+    near = ndimage.binary_closing(np.pad(whole, SLIT), AROUND, SLIT)[SLIT:-SLIT, SLIT:-SLIT]
+    gaps, _ = ndimage.label((bridge | near) & (there.ids == 0), AROUND)
+    filled = np.isin(gaps, np.unique(gaps[bridge & ~whole])) & (gaps > 0)
     label = _class_of(there, there.ids == passed[on[0]])
     other = there.cells.sampled(there.classes) != label
     return _edit(
         there,
         f"{len(numbers)} objects are one.",
         label=label,
-        filled=bridge & ~whole,
-        held=_core(whole | bridge),
+        filled=filled,
+        held=_core(whole | filled),
         redrawn=whole & (there.joined | other),
     )
 

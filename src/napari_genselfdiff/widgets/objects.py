@@ -36,10 +36,10 @@ REACH = 48
 """Cells around a place that are seen with it, at least; and, if that is known, the usual object's width."""
 TILE = 512
 """Outlines are found in squares of so many pixels of the window."""
-SOON_MS = 150
+SOON_MS = 50
 """Outlines follow what was drawn when nothing was drawn for so long."""
 LINE, PREVIEW = 1, 2
-COLOURS: dict[int | None, str] = {None: "transparent", LINE: "#000000", PREVIEW: "#FFFFFF"}
+COLOURS: dict[int | None, str] = {None: "transparent", LINE: "#000000", PREVIEW: "#00FFFF"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ObjectReader:
 
     def reach(self, layer: int) -> int:
         """Pixels of a layer around a place that are to be seen with it."""
-        cells = max(REACH, round(2 * (self._model.area or 0) ** 0.5))
+        cells = max(REACH, round(2 * math.sqrt(self._model.area or 0)))
         return math.ceil(cells * max(1.0, self._model.scale(layer) / (1 << layer)))
 
     def can_see(self, layer: int) -> bool:
@@ -154,7 +154,7 @@ class Outlines(QObject):
         self._viewer, self._window, self._reader = viewer, window, reader
         self._queue = Queue()  # of its own: strokes on their way to the disk do not wait for outlines
         self._round = 0
-        self._wanted: set[Region] = set()  # tiles that are not shown as they are now
+        self._wanted: set[Region] = set()  # parts that are not shown as they are now
         self._place: Place | None = None
         self._lines = np.zeros((0, 0), np.uint8)
         self._previewed: tuple[NDArray[np.intp], ...] = ()
@@ -239,7 +239,11 @@ class Outlines(QObject):
         width, reach = 2.0 ** (change.layer - place.layer), self._reader.reach(place.layer)
         y, x = int(change.y * width) - place.y, int(change.x * width) - place.x
         near = Region(y, x, int(change.height * width) + 1, int(change.width * width) + 1).grown(reach)
-        self._wanted |= {tile for tile in self._tiles() if tile.intersection(near) is not None}
+        inside = near.clipped(*self._lines.shape)
+        if inside is not None and max(inside.height, inside.width) <= TILE:
+            self._wanted.add(inside)
+        else:
+            self._wanted |= {tile for tile in self._tiles() if tile.intersection(near) is not None}
         self._soon.start()
 
     def _moved(self, _event: object = None) -> None:
