@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.annotations import classes_of, encode
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import label_colormap
@@ -29,6 +30,18 @@ BRUSH = 10
 """Diameter of the brush at the start, in the window's pixels; afterwards it keeps its size on the screen."""
 STILL_MS = 120
 """The window moves when the view has stood still for so long."""
+
+
+@dataclass(frozen=True)
+class Gestured:
+    """What a gesture draws: codes of a box whose first pixel is ``(y, x)`` in a layer, and what it did."""
+
+    layer: int
+    y: int
+    x: int
+    codes: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    done: str
 
 
 class CorrectionWindow(QObject):
@@ -115,6 +128,15 @@ class CorrectionWindow(QObject):
         """The part of the slide that is on the screen, in level-0 pixels."""
         return visible_region(self._viewer, self._image, self.session.slide.shape)
 
+    def part_in_view(self) -> Region | None:
+        """What is on the screen, in the window's pixels."""
+        view, pixel = self.view, 2**self.place.layer
+        if view is None:
+            return None
+        y, x = view.y // pixel - self.place.y, view.x // pixel - self.place.x
+        bottom, right = -(-view.bottom // pixel) - self.place.y, -(-view.right // pixel) - self.place.x
+        return Region(y, x, bottom - y, right - x).clipped(*self._shadow.shape)
+
     def commit(self) -> None:
         """Send what changed to the session, where it is written in the queue's thread.
 
@@ -149,7 +171,7 @@ class CorrectionWindow(QObject):
             Something else than the view, in the window's pixels.
         """
         self.commit()
-        part = part or self._part_in_view()
+        part = part or self.part_in_view()
         if part is None:
             return
         labels = self._shadow[part.y : part.bottom, part.x : part.right].copy()
@@ -160,6 +182,38 @@ class CorrectionWindow(QObject):
             lambda _change: self.committed.emit(),
             self._refused,
         )
+
+    def draw(self, gesture: Callable[[], Gestured | None], done: Callable[[Gestured | None], None]) -> None:
+        """Let a gesture be worked out and stored in the queue's thread, behind what was drawn, as one step.
+
+        Parameters
+        ----------
+        gesture : callable
+            Returns what to draw; None for nothing.
+        done : callable
+            Called with it in the interface's thread when it is stored and shown.
+        """
+        self.commit()
+        self._commits += 1  # pixels that are being read now are older
+        annotations, commits = self.session.annotations, self._commits
+
+        def work() -> Gestured | None:
+            drawn = gesture()
+            if drawn is not None:
+                annotations.stroke(drawn.layer, drawn.y, drawn.x, drawn.codes, drawn.mask)
+            return drawn
+
+        def stored(drawn: Gestured | None) -> None:
+            if drawn is not None:
+                self._show_drawn(drawn, commits)
+                self.committed.emit()
+            done(drawn)
+
+        self._edits.submit(work, stored, self._refused)
+
+    def take_drags(self, taken: bool) -> None:
+        """Say whether dragging draws though the layer's mode is none that does."""
+        self._drawing.taken = taken
 
     def reload(self) -> None:
         """Show the session's labels anew (after undo, or when the model's predictions changed)."""
@@ -190,15 +244,6 @@ class CorrectionWindow(QObject):
             view = hull([view, *(Region(y, x, 1, 1) for y, x in corners.tolist())])
         screen_pixel = pixels_per_screen_pixel(self._viewer, self._image)
         return place_for(view, screen_pixel, self.session.slide.shape, self.session.layer_count(), now)
-
-    def _part_in_view(self) -> Region | None:
-        """What is on the screen, in the window's pixels."""
-        view, pixel = self.view, 2**self.place.layer
-        if view is None:
-            return None
-        y, x = view.y // pixel - self.place.y, view.x // pixel - self.place.x
-        bottom, right = -(-view.bottom // pixel) - self.place.y, -(-view.right // pixel) - self.place.x
-        return Region(y, x, bottom - y, right - x).clipped(*self._shadow.shape)
 
     def _moved(self, _event: Any = None) -> None:
         self._still.start()
@@ -268,6 +313,21 @@ class CorrectionWindow(QObject):
             self.layer.data[:] = labels
             self.layer.refresh(extent=False)
         self.shown.emit(along)
+
+    def _show_drawn(self, drawn: Gestured, commits: int) -> None:
+        """Put what a gesture drew into the layer, unless something else was drawn since."""
+        self.commit()
+        place, whole = self.place, Region(drawn.y, drawn.x, *drawn.mask.shape)
+        here = Region(place.y, place.x, place.height, place.width)
+        box = whole.intersection(here)
+        if drawn.layer != place.layer or commits != self._commits or self._drawing.in_progress:
+            self._read()
+        elif box is not None:
+            part, inside = box.within(whole), box.within(here)
+            labels = classes_of(drawn.codes[part]).astype(np.uint8)
+            for array in (self.layer.data, self._shadow):
+                np.copyto(array[inside], labels, where=drawn.mask[part])
+            self.layer.refresh(extent=False)
 
     def _stored(self, place: Place) -> NDArray[np.uint8]:
         return self.session.labels(place.layer, place.y, place.x, place.height, place.width)
