@@ -32,9 +32,7 @@ def test_a_clear_gain_is_accepted_and_told_in_plain_words() -> None:
     assert verdict.before is not None
     assert verdict.after is not None
     assert 0 < verdict.low < verdict.after - verdict.before < verdict.high
-    assert (
-        verdict.message == "better: Dice 0.71 -> 0.83 on the fifth of your corrections that it did not see"
-    )
+    assert verdict.message == "better: Dice 0.71 -> 0.83 on the fifth of your corrections that it did not see"
 
 
 def test_a_loss_is_refused() -> None:

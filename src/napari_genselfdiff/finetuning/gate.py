@@ -24,7 +24,7 @@ KEPT = 0.95
 KEPT_EARLY = 0.98
 """The same while there are too few regions to tell."""
 DOUBTFUL, TRUSTED = 0.3, 0.6
-"""Share of a region that the better model gets right, below which it does not count, and above which fully."""
+"""Share of a region that the better model gets right: below it does not count, above it counts fully."""
 
 
 @dataclass(frozen=True)
