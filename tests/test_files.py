@@ -74,7 +74,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(file: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left.*model\.json, check the folder and the free space"):
+    with pytest.raises(UserError, match=r"No space left.*model\.json, free some space on the disk"):
         write_text(file, "new")
     assert file.read_text() == "old"
     assert list(file.parent.iterdir()) == [file]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -45,7 +46,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -56,10 +57,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"the file could not be written ({reason})", path, "check the folder and the free space"
-        ) from error
+        raise not_written("the file", path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -89,19 +87,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     check_new_folder(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         yield temporary
         temporary.chmod(0o777 & ~_UMASK)
         if path.is_dir():
             path.rmdir()  # Windows does not rename over a folder, even an empty one
+        sync_tree(temporary, files=False)
         temporary.rename(path)
         sync_directory(path.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"the folder could not be written ({reason})", path, "check the folder and the free space"
-        ) from error
+        raise not_written("the folder", path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -133,6 +129,29 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, durably: a file that is synced needs a way to it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or is a file.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
+
+
+def sync_tree(folder: Path, *, files: bool = True) -> None:
+    """Make a folder durable with all that lies in it, or with the names of all that lies in it."""
+    for where, _, names in os.walk(folder):
+        for name in names if files else ():
+            with Path(where, name).open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(where))
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename in a folder durable, where the system can (Windows cannot open folders)."""
     try:
@@ -143,3 +162,34 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def not_written(what: str, path: Path, error: OSError) -> UserError:
+    """Say that something could not be written, why, and what helps against that.
+
+    Parameters
+    ----------
+    what : str
+        With its article, such as ``the journal``.
+    path : Path
+    error : OSError
+    """
+    return UserError(f"{what} could not be written ({error.strerror or error})", path, _remedy(error))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error came about because the disk is full, or what lies there may not be changed."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (*_FULL, *_PROTECTED)
+
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "free some space on the disk and try again"
+    if error.errno in _PROTECTED:
+        return "the folder is write-protected: allow writing, or copy it to where you may write"
+    return "check the disk, or choose another folder"

@@ -201,3 +201,21 @@ def test_the_journal_of_another_slide_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "j").close()
     with pytest.raises(UserError, match="another slide"):
         Journal(tmp_path / "j", slide_id="other")
+
+
+def test_records_name_the_model_in_use_and_older_journals_without_it_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path, slide_id="slide", author="Ágnes")
+    journal.append("note", text="one")
+    journal.model = "round-1 sha256:0123456789abcdef"
+    journal.append("note", text="two")
+    journal.close()
+    records = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [record["model"] for record in records] == ["", "round-1 sha256:0123456789abcdef"]
+    del records[0]["model"]
+    old = json.dumps(records[0], separators=(",", ":"), ensure_ascii=False).encode()
+    path.write_bytes(old + b"\n")
+    journal = Journal(path, slide_id="slide")
+    journal.append("note", text="goes on")
+    assert journal.verify().records == 2
+    journal.close()

@@ -14,7 +14,7 @@ import numpy as np
 from napari_genselfdiff.annotations.codes import Codes
 from napari_genselfdiff.annotations.pyramid import within
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.files import sync_directory
+from napari_genselfdiff.files import make_folder, not_written, sync_directory, sync_tree
 from napari_genselfdiff.geometry import Region
 
 CHUNK = 512
@@ -85,7 +85,7 @@ class ChunkedArrays:
         from zarr.codecs import ZstdCodec
 
         try:
-            root.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(root.parent)
             temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
             try:
                 group = zarr.create_group(temporary, attributes=attributes)
@@ -99,13 +99,14 @@ class ChunkedArrays:
                         compressors=ZstdCodec(level=1, checksum=True),
                     )
                 temporary.chmod(0o755)
+                sync_tree(temporary)
                 temporary.rename(root)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
             sync_directory(root.parent)
         except OSError as error:
-            raise _unwritable(root, error) from error
+            raise not_written("the annotations", root, error) from error
 
     def keys(self, array: str) -> set[Key]:
         """Chunks of an array that exist."""
@@ -220,7 +221,8 @@ class ChunkedArrays:
         try:
             folders: set[Path] = set()
             for path in paths:
-                folders.update((path.parent, path.parent.parent))
+                # Also "c" and the array's folder, which zarr makes with the first chunk.
+                folders.update(path.parents[:3])
                 try:
                     with path.open("rb+") as file:
                         os.fsync(file.fileno())
@@ -231,7 +233,7 @@ class ChunkedArrays:
         except OSError as error:
             with self._lock:
                 self._unsynced |= paths
-            raise _unwritable(self._root, error) from error
+            raise not_written("the annotations", self._root, error) from error
 
     def modified_since(self, time_ns: int) -> set[Key]:
         """Chunks whose files were written at or after a time (nanoseconds since 1970)."""
@@ -304,7 +306,7 @@ class ChunkedArrays:
                 : part.height, : part.width
             ]
         except OSError as error:
-            raise _unwritable(self._root, error) from error
+            raise not_written("the annotations", self._root, error) from error
 
     def _write_deferred(self, key: Key) -> None:
         chunk = self._deferred.get(key)
@@ -318,11 +320,3 @@ class ChunkedArrays:
         self._cache.move_to_end(key)
         if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"the annotations could not be written ({error.strerror or error})",
-        path,
-        "check the folder and the free space",
-    )

@@ -16,6 +16,7 @@ from napari_genselfdiff.annotations.records import Report
 from napari_genselfdiff.annotations.recovery import EDITS_NAME, open_for_writing
 from napari_genselfdiff.annotations.store import EditStore
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.files import is_refusal
 from napari_genselfdiff.geometry import Region
 
 
@@ -31,7 +32,10 @@ class Annotations:
         Emits a `Change` after each stroke, accepted view, undo and redo, on the thread that made it.
     folder : Path
     read_only : bool
-        Another session has the folder open, or it cannot be written: reading works, editing raises.
+        Reading works, editing raises.
+    why_read_only : UserError or None
+        What stands in the way: another window, or a folder that cannot be written. None when nothing does, or
+        reading was all that was asked for.
     recovered : str or None
         What was recovered on opening, in plain words.
     store : EditStore
@@ -48,11 +52,13 @@ class Annotations:
         *,
         lock: WriterLock | None,
         recovered: str | None,
+        why_read_only: UserError | None = None,
     ) -> None:
         self.folder = folder
         self.store = store
         self.recovered = recovered
         self.read_only = lock is None
+        self.why_read_only = why_read_only
         self._journal = journal
         self._lock = lock
         self._history = History(store, journal) if lock is not None else None
@@ -78,7 +84,7 @@ class Annotations:
         slide_id : str
             What identifies the slide; written into every record.
         author : str
-            Who draws; written into every record.
+            Who draws, as told; written into every record.
         read_only : bool
             Look only, even where nobody else writes.
 
@@ -88,26 +94,51 @@ class Annotations:
             If the folder belongs to another slide or shape, or is damaged beyond recovery.
         """
         folder = Path(folder)
-        lock = None if read_only else WriterLock.acquire(folder)
-        if lock is None:
-            if not read_only and not folder.is_dir():
-                raise UserError("the session folder cannot be made", folder, "choose another folder")
-            store = EditStore.open(folder / EDITS_NAME, shape=shape, slide_id=slide_id, read_only=True)
-            journal = Journal(folder / JOURNAL_NAME, slide_id=slide_id, author=author, read_only=True)
-            return cls(folder, store, journal, lock=None, recovered=None)
+        if read_only:
+            return cls._to_look_at(folder, shape, slide_id, author)
+        try:
+            lock = WriterLock.take(folder)
+        except UserError as error:
+            if not folder.is_dir():
+                raise
+            return cls._to_look_at(folder, shape, slide_id, author, why=error)
         try:
             store, journal, recovered = open_for_writing(
                 folder, shape=shape, slide_id=slide_id, author=author
             )
             return cls(folder, store, journal, lock=lock, recovered=recovered)
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, UserError) and is_refusal(error):
+                return cls._to_look_at(folder, shape, slide_id, author, why=error)
             raise
+
+    @classmethod
+    def _to_look_at(
+        cls, folder: Path, shape: tuple[int, int], slide_id: str, author: str, *, why: UserError | None = None
+    ) -> Annotations:
+        store = EditStore.open(folder / EDITS_NAME, shape=shape, slide_id=slide_id, read_only=True)
+        journal = Journal(folder / JOURNAL_NAME, slide_id=slide_id, author=author, read_only=True)
+        return cls(folder, store, journal, lock=None, recovered=None, why_read_only=why)
 
     @property
     def layers(self) -> int:
         """Number of layers: 0 is the full resolution, each further one half of it."""
         return self.store.layers
+
+    @property
+    def model(self) -> str:
+        """What is written into every record as the model in use: see `audit.model_tag`; "" is none."""
+        return self._journal.model
+
+    @model.setter
+    def model(self, model: str) -> None:
+        self._journal.model = model
+
+    @property
+    def head(self) -> str:
+        """Hash of the last record in the journal, which stands for all of it; zeros before the first."""
+        return self._journal.head
 
     @property
     def position(self) -> int:
@@ -215,7 +246,7 @@ class Annotations:
             raise UserError(
                 "the session is open for looking only",
                 self.folder,
-                "close it in the other window, or choose a folder that can be written",
+                str(self.why_read_only or "open it again to draw"),
             )
         return self._history
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from napari_genselfdiff.annotations.background import GroupedTask
@@ -20,7 +22,7 @@ from napari_genselfdiff.annotations.records import (
     scan,
 )
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.files import atomic_path, sync_directory
+from napari_genselfdiff.files import atomic_path, make_folder, not_written, sync_directory
 from napari_genselfdiff.geometry import Region
 
 JOURNAL_NAME = "journal.ndjson"
@@ -47,6 +49,11 @@ class Journal:
         If the file cannot be read or written, belongs to another slide, or is damaged and to be written
         to (see `set_tail_aside`).
 
+    Attributes
+    ----------
+    model : str
+        Written into every record: which model was in use.
+
     Notes
     -----
     `append` writes into the system's buffer, where a killed process loses nothing. A background thread
@@ -64,10 +71,12 @@ class Journal:
     ) -> None:
         self.path = Path(path)
         self._slide, self._author = slide_id, author
+        self.model = ""
         scanned = scanned or scan(self.path)
         self.entries: list[Entry] = scanned.entries
         self.durable = 0
         self._size = scanned.good
+        self._ragged = False
         self._lock = threading.RLock()
         self._sync = GroupedTask(self.flush, delay=_GROUPING, name="journal-sync")
         self._file = None
@@ -77,7 +86,7 @@ class Journal:
         if not scanned.report.ok:
             raise UserError(f"the journal is damaged: {scanned.report.problem}", self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             # Not buffered: what `append` wrote must survive the process.
             self._file = self.path.open("ab", buffering=0)
             self.flush()
@@ -139,13 +148,18 @@ class Journal:
                 text=text,
                 slide=self._slide,
                 author=self._author,
+                model=self.model,
                 prev=self.head,
                 offset=self._size,
             )
             try:
+                self._cut_rest()
+                self._ragged = True
                 self._write(line)
+                self._ragged = False
             except OSError as error:
-                self._cut(self._size)
+                with suppress(OSError):  # then before the next record
+                    self._cut_rest()
                 raise self._unwritable(error) from error
             self.entries.append(entry)
             self._size += len(line)
@@ -160,7 +174,9 @@ class Journal:
             self.entries.pop()
             self._size = entry.offset
             self.durable = min(self.durable, self.seq)
-            self._cut(self._size)
+            self._ragged = True
+            with suppress(OSError):
+                self._cut_rest()
 
     def patches(self, entry: Entry) -> list[Patch | Cleared]:
         """Read the pixels of a record.
@@ -232,16 +248,14 @@ class Journal:
         while view:
             view = view[self._file.write(view) :]
 
-    def _cut(self, size: int) -> None:
-        if self._file is not None:
-            self._file.truncate(size)
+    def _cut_rest(self) -> None:
+        """Remove what follows the last record: a part of one that could not be written."""
+        if self._ragged and self._file is not None:
+            self._file.truncate(self._size)
+            self._ragged = False
 
     def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"the journal could not be written ({error.strerror or error})",
-            self.path,
-            "free some space on the disk; the last change was not made",
-        )
+        return not_written("the journal", self.path, error)
 
 
 def refuse_foreign(scanned: Scan, slide_id: str, path: Path) -> None:
@@ -270,9 +284,7 @@ def set_tail_aside(path: Path, good: int) -> Path:
     UserError
         If it cannot be written.
     """
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
+    aside = free_name(path.with_name(f"{path.name}.damaged"))
     with atomic_path(aside) as temporary, path.open("rb") as file:
         file.seek(good)
         with temporary.open("wb") as out:
@@ -282,3 +294,10 @@ def set_tail_aside(path: Path, good: int) -> Path:
         file.truncate(good)
         os.fsync(file.fileno())
     return aside
+
+
+def free_name(path: Path) -> Path:
+    """Add the first number to a path with which there is nothing of its name."""
+    return next(
+        free for number in count(1) if not (free := path.with_name(f"{path.name}-{number}")).exists()
+    )

@@ -112,6 +112,7 @@ def encode_record(
     text: str,
     slide: str,
     author: str,
+    model: str,
     prev: str,
     offset: int,
 ) -> tuple[Entry, bytes]:
@@ -132,6 +133,7 @@ def encode_record(
         "delta": pack(drawn),
         "slide": slide,
         "author": author,
+        "model": model,
         "prev": prev,
     }
     if of is not None:

@@ -18,11 +18,11 @@ import numpy as np
 from napari_genselfdiff.annotations.checkpoint import Applied, read_applied, write_applied
 from napari_genselfdiff.annotations.chunks import CHUNK, Key, keys_within
 from napari_genselfdiff.annotations.delta import Patch
-from napari_genselfdiff.annotations.journal import JOURNAL_NAME, Journal, refuse_foreign, set_tail_aside
+from napari_genselfdiff.annotations.journal import JOURNAL_NAME, Journal, free_name, refuse_foreign, set_tail_aside
 from napari_genselfdiff.annotations.pyramid import layer_shape
 from napari_genselfdiff.annotations.records import Scan, scan
 from napari_genselfdiff.annotations.replay import rebuild
-from napari_genselfdiff.annotations.store import EditStore
+from napari_genselfdiff.annotations.store import EditStore, is_store
 from napari_genselfdiff.errors import UserError
 
 EDITS_NAME = "edits"
@@ -52,6 +52,9 @@ def open_for_writing(
     now = time.time_ns()
     found = scan(path)
     refuse_foreign(found, slide_id, path)
+    # A store of which not even the description can be read is no loss where the journal is whole.
+    if found.entries and (folder / EDITS_NAME).exists() and not is_store(folder / EDITS_NAME):
+        (folder / EDITS_NAME).rename(free_name(folder / f"{EDITS_NAME}.damaged"))
     rebuilt = not (folder / EDITS_NAME).exists() and bool(found.entries)
     store = EditStore.open(folder / EDITS_NAME, shape=shape, slide_id=slide_id)
     store.chunks.sweep()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -49,12 +49,17 @@ def rebuild(
         Leave them in memory until the next flush.
     """
     records = records_of(journal) if records is None else records
+    for key, chunk in replayed(journal, keys, records):
+        # The old file may be damaged, and must not be read while the new one is written.
+        store.chunks.forget(key)
+        store.put_own(key, chunk, deferred=deferred)
+
+
+def replayed(journal: Journal, keys: Iterable[Key], records: Records) -> Iterator[tuple[Key, Codes]]:
+    """Yield what the journal says that own chunks hold, in the order of their keys."""
     ordered = sorted(keys)
     for start in range(0, len(ordered), _BATCH):
-        for key, chunk in _replayed(journal, ordered[start : start + _BATCH], records).items():
-            # The old file may be damaged, and must not be read while the new one is written.
-            store.chunks.forget(key)
-            store.put_own(key, chunk, deferred=deferred)
+        yield from _replayed(journal, ordered[start : start + _BATCH], records).items()
 
 
 def _replayed(journal: Journal, keys: list[Key], records: Records) -> dict[Key, Codes]:

@@ -343,16 +343,29 @@ class EditStore:
         return self._drawn[key]
 
 
-def _check_identity(folder: Path, shape: tuple[int, int], slide_id: str) -> None:
+def is_store(folder: Path) -> bool:
+    """Whether a folder says of itself that it is an edit store, of whatever slide."""
+    return identity(folder) is not None
+
+
+def identity(folder: Path) -> tuple[int, tuple[int, int], str] | None:
+    """Format, shape and slide of a store; None when its description cannot be read."""
     try:
         attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        known = attributes["format"], tuple(attributes["shape"]), attributes["slide"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        height, width = attributes["shape"]
+        return int(attributes["format"]), (int(height), int(width)), str(attributes["slide"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_identity(folder: Path, shape: tuple[int, int], slide_id: str) -> None:
+    known = identity(folder)
+    if known is None:
         raise UserError(
             "the annotations cannot be read: this is no edit store",
             folder,
             "move the folder away and open the session again: it is rebuilt from the journal",
-        ) from error
+        )
     if known[0] != FORMAT:
         raise UserError(f"the annotations have format {known[0]}", folder, "update napari-genselfdiff")
     if known[1] != tuple(shape):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from napari_genselfdiff.cli import datasets, models, segmenting
+from napari_genselfdiff.cli import datasets, models, segmenting, sessions
 from napari_genselfdiff.cli.options import Device, InputMpp
 from napari_genselfdiff.cli.terminal import PROGRAM, examples, follow
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint
@@ -42,6 +42,7 @@ class Config(StrEnum):
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(models.app, name="models")
+app.add_typer(sessions.app, name="session")
 
 Steps = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N steps.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Runs with the same seed repeat.")]

@@ -6,7 +6,9 @@ are predicted at once are whole chunks. Values are 0 where nothing was predicted
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +28,13 @@ OWN_LAYERS = (CELL // CHUNK).bit_length()
 """So many of the finest layers have no chunk in which two cells lie."""
 STEP = 8
 """Confidence and distance are kept in steps of so many 1/255: they compress to a fraction."""
+
+
+Window = tuple[slice, slice]
+_LOG = logging.getLogger(__name__)
+_DAMAGE = (RuntimeError, ValueError, TypeError, KeyError)
+"""What zarr and its codecs raise over damaged files, on which they do not agree; a disk that cannot be read is
+another matter."""
 
 
 class Numbering(NamedTuple):
@@ -104,6 +113,26 @@ class PredictionStore:
         self._same: dict[str, list[list[int]]] = dict(same)
         self._least: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
+    @classmethod
+    def reopened(
+        cls, folder: Path, shape: tuple[int, int], scale: float, *, mpp: float | None = None
+    ) -> PredictionStore:
+        """Open a store of this machine, and begin it anew when a power cut left it unreadable.
+
+        Parameters
+        ----------
+        folder, shape, scale, mpp
+            As for the class.
+        """
+        try:
+            return cls(folder, shape, scale, mpp=mpp)
+        except _DAMAGE:
+            if not folder.is_dir():
+                raise
+            _LOG.warning("%s was damaged and begins anew: segment again", folder)
+            shutil.rmtree(folder)
+            return cls(folder, shape, scale, mpp=mpp)
+
     def read(self, layer: int, region: Region) -> NDArray[np.uint8]:
         """Values at the pixels of one of the slide's power-of-two layers.
 
@@ -125,22 +154,22 @@ class PredictionStore:
 
         rows = places(region.y, region.height, array.shape[0])
         columns = places(region.x, region.width, array.shape[1])
-        part = np.asarray(array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.uint8)
+        part = self._pixels(array, np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
         if part.shape == (len(rows), len(columns)):
             return part
         return part[np.ix_(rows - rows[0], columns - columns[0])]
 
     def confidence(self, box: Region) -> NDArray[np.uint8]:
         """Probability of the predicted class, 0 to 255 in steps of `STEP`, in model pixels."""
-        return np.asarray(self._confidence[box.y : box.bottom, box.x : box.right], np.uint8)
+        return self._pixels(self._confidence, _window(box))
 
     def distance(self, box: Region) -> NDArray[np.uint8]:
         """The model's distance map, 0 to 255 in steps of `STEP`, in model pixels; 0 on background."""
-        return np.asarray(self._distance[box.y : box.bottom, box.x : box.right], np.uint8)
+        return self._pixels(self._distance, _window(box))
 
     def labels(self, box: Region) -> NDArray[np.uint8]:
         """Values in model pixels."""
-        return np.asarray(self.layers[0][box.y : box.bottom, box.x : box.right], np.uint8)
+        return self._pixels(self.layers[0], _window(box))
 
     def objects(self, box: Region, *, resolved: bool = True) -> NDArray[np.int64]:
         """Number of each pixel's object, in model pixels; 0 where there is none or none was numbered yet.
@@ -151,7 +180,7 @@ class PredictionStore:
         resolved : bool
             Whether an object has one number where its cells gave it several.
         """
-        numbers = np.asarray(self._objects[box.y : box.bottom, box.x : box.right], np.int64)
+        numbers: NDArray[np.int64] = self._pixels(self._objects, _window(box))
         return self.resolved(numbers) if resolved else numbers
 
     def resolved(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -174,7 +203,7 @@ class PredictionStore:
     def write_objects(self, row: int, column: int, numbers: NDArray[np.int64]) -> None:
         """Keep the numbers of a whole cell; that they are there is remembered with `keep_numbering`."""
         box = self.cell(row, column)
-        self._objects[box.y : box.bottom, box.x : box.right] = numbers
+        self._put(self._objects, _window(box), numbers)
         self._numberings[row, column] = self._around(row, column)
 
     def keep_numbering(self) -> None:
@@ -218,8 +247,9 @@ class PredictionStore:
     def coarsen(self, layer: int, row: int, column: int) -> None:
         """Make one chunk of a layer from the next finer one, as `write_tile` does unless it is shared."""
         top, left = row * CHUNK, column * CHUNK
-        finer = self.layers[layer - 1][2 * top : 2 * (top + CHUNK), 2 * left : 2 * (left + CHUNK)]
-        self.layers[layer][top : top + CHUNK, left : left + CHUNK] = np.asarray(finer)[::2, ::2]
+        finer = np.s_[2 * top : 2 * (top + CHUNK), 2 * left : 2 * (left + CHUNK)]
+        coarse = self._pixels(self.layers[layer - 1], finer)[::2, ::2]
+        self._put(self.layers[layer], np.s_[top : top + CHUNK, left : left + CHUNK], coarse)
 
     def write_tile(self, tile: TileDone, origin: tuple[int, int]) -> None:
         """Keep a tile, on every layer (see `shared`).
@@ -241,16 +271,56 @@ class PredictionStore:
         confidence = tile.confidence[:height, :width]
         labels[confidence == 0] = 0
         box = np.s_[y : y + height, x : x + width]
-        self._confidence[box] = _reduced(confidence)
+        self._put(self._confidence, box, _reduced(confidence))
         if tile.distance is not None:
-            self._distance[box] = np.where(labels > 1, _reduced(tile.distance[:height, :width]), 0)
+            distance = np.where(labels > 1, _reduced(tile.distance[:height, :width]), 0)
+            self._put(self._distance, box, distance)
         for array in self.layers[:OWN_LAYERS] if self.shared else self.layers:
-            array[y : y + labels.shape[0], x : x + labels.shape[1]] = labels
+            self._put(array, np.s_[y : y + labels.shape[0], x : x + labels.shape[1]], labels)
             # The next layer's pixels are those with even coordinates.
             labels = labels[y % 2 :: 2, x % 2 :: 2]
             y, x = -(-y // 2), -(-x // 2)
             if not labels.size:
                 return
+
+
+    def _pixels(self, array: Any, window: Window) -> NDArray[Any]:
+        try:
+            return np.asarray(array[window])
+        except _DAMAGE:
+            self._mend(array, window)
+            return np.asarray(array[window])
+
+    def _put(self, array: Any, window: Window, values: NDArray[Any]) -> None:
+        try:
+            array[window] = values
+        except _DAMAGE:
+            self._mend(array, window)  # a chunk is read before a part of it is written
+            array[window] = values
+
+    def _mend(self, array: Any, window: Window) -> None:
+        """Empty the chunks that a power cut damaged; their cells count as not predicted."""
+        rows, columns = window
+        empty = np.zeros((CHUNK, CHUNK), array.dtype)
+        for top in range(rows.start // CHUNK * CHUNK, min(rows.stop, array.shape[0]), CHUNK):
+            for left in range(columns.start // CHUNK * CHUNK, min(columns.stop, array.shape[1]), CHUNK):
+                chunk = np.s_[top : top + CHUNK, left : left + CHUNK]
+                try:
+                    array[chunk]
+                except _DAMAGE:
+                    part = empty[: array.shape[0] - top, : array.shape[1] - left]
+                    array[chunk] = part
+                    wide = math.ceil(self.grid[0] / array.shape[0])
+                    places = np.s_[
+                        top * wide // CELL : (top + CHUNK) * wide // CELL + 1,
+                        left * wide // CELL : (left + CHUNK) * wide // CELL + 1,
+                    ]
+                    self._finished[places] = False
+                    self._cells[:] = self._finished.astype(np.uint8)
+
+
+def _window(box: Region) -> Window:
+    return slice(box.y, box.bottom), slice(box.x, box.right)
 
 
 def _least(pairs: Iterable[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
