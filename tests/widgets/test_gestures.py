@@ -33,7 +33,7 @@ class Scene:
         self.user.look((300, 400), 2.0)
         dock.correct_here()
         self.dock, self.window, session = dock, dock.editing, dock.session
-        self.reader = ObjectReader(session, lambda: session._store(session.current))
+        self.reader = ObjectReader(session, session.predictions)
         self.outlines = Outlines(dock.viewer, self.window, self.reader)
         self.gestures = Gestures(dock.viewer, self.window, self.reader, self.outlines)
         self.said: list[str] = []

@@ -79,9 +79,9 @@ class SessionModel:
         return self.task.classes if self.task is not None else (BACKGROUND, "foreground")
 
     @property
-    def colours(self) -> list[str | None]:
-        """Colour of each class, ``#RRGGBB``, where the user chose one."""
-        return [self._state.colours.get(name) for name in self.classes]
+    def colours(self) -> list[str]:
+        """Colours of classes 1, 2 and so on, ``#RRGGBB``; empty where the user chose none."""
+        return [self._state.colours.get(name, "") for name in self.classes[1:]]
 
     def set_colours(self, colours: dict[str, str]) -> None:
         """Choose colours of classes, by name."""
@@ -115,6 +115,13 @@ class SessionModel:
             self._state.previous, self._state.current = self.current or self.previous, name
             self.save()
             self.model_changed.emit(name)
+
+    def model_tag(self) -> str:
+        """What the journals say of the model in use; empty when there is none."""
+        from napari_genselfdiff.annotations.audit import model_tag
+        from napari_genselfdiff.models.weights import sha256_of
+
+        return model_tag(self.current, sha256_of(self.versions.path(self.current))) if self.current else ""
 
     def segmenter(self, name: str | None = None) -> Segmenter:
         """The network of a version, the one in use by default."""

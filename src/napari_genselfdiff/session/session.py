@@ -165,7 +165,8 @@ class Session(SessionModel):
         UserError
             If its file or its annotations cannot be opened.
         """
-        _ = slide.slide, slide.annotations  # what is missing is told before anything changes
+        _ = slide.slide  # what is missing is told before anything changes
+        slide.annotations.model = self.model_tag()
         if slide is self._active and self._state.active == slide.fingerprint:
             return
         self._active, self._state.active = slide, slide.fingerprint
@@ -205,6 +206,12 @@ class Session(SessionModel):
             If the slide does not say its resolution and the model needs it.
         """
         return self.starting_segmenter().spec.scale_for(self.slide.mpp, self.slide.where)
+
+    def use_model(self, name: str) -> None:
+        """Choose a version; see `SessionModel.use_model`. What is drawn from now on names it."""
+        super().use_model(name)
+        if self._active is not None:
+            self._active.annotations.model = self.model_tag()
 
     def save(self) -> None:
         """Write ``session.json``; nothing when another window writes into the session."""
@@ -253,19 +260,19 @@ class Session(SessionModel):
     def fine_tune(
         self,
         *,
-        seconds: float = FINE_TUNE_SECONDS,
+        seconds: float | None = FINE_TUNE_SECONDS,
         steps: int | None = None,
         seed: int = 0,
         cancel: CancelToken | None = None,
     ) -> Iterator[Event]:
-        """Train a copy of the model in use on the corrections of all slides.
+        """Train a copy of the model in use, or the pretext, on the corrections of all slides.
 
-        The new version is written to disk; `adopt` puts it to use.
+        The new version is written to disk; `adopt` puts it to use. A fine-tune that was stopped goes on.
 
         Yields
         ------
         Event
-            As the fine-tune loop does; the result is a `Round`, or None when it was cancelled.
+            As `train_round` does; the result is a `Round`, or None when it was cancelled.
 
         Raises
         ------

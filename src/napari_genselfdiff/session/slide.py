@@ -193,9 +193,7 @@ class SessionSlide:
                 scale = spec.scale_for(slide.mpp, slide.where)
                 # Another resolution of the slide means another grid: its predictions do not mix.
                 folder = self.folder / "predictions" / f"{version}-{scale:.4f}.zarr"
-                self._stores[version] = PredictionStore.reopened(
-                    folder, slide.shape, scale, mpp=slide.mpp
-                )
+                self._stores[version] = PredictionStore.reopened(folder, slide.shape, scale, mpp=slide.mpp)
             return self._stores[version]
 
     def labels(

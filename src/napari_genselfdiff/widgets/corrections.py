@@ -99,7 +99,7 @@ class CorrectionWindow(QObject):
             name=WINDOW_NAME,
             units=image.units[-2:],
             opacity=0.55,
-            colormap=label_colormap(len(session.classes)),
+            colormap=label_colormap(len(session.classes), session.colours),
             **self._transform(),
         )
         self.layer.mode = "paint"

@@ -10,14 +10,15 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
 
 from napari_genselfdiff.errors import MissingScaleError, UserError
-from napari_genselfdiff.events import Event, Finished, LossPoint, TileDone
+from napari_genselfdiff.events import Event, Finished, TileDone
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import Round
-from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session
+from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.export import ask_and_export
+from napari_genselfdiff.widgets.gestures import Gesture
 from napari_genselfdiff.widgets.layers import SessionLayers
+from napari_genselfdiff.widgets.learning import Learning
 from napari_genselfdiff.widgets.opening import Opening
 from napari_genselfdiff.widgets.project import ProjectSection
 from napari_genselfdiff.widgets.running import Runner
@@ -31,6 +32,7 @@ from napari_genselfdiff.widgets.sections import (
 )
 from napari_genselfdiff.widgets.shortcuts import Key, Shortcuts
 from napari_genselfdiff.widgets.slides import described
+from napari_genselfdiff.widgets.task import TaskSection
 from napari_genselfdiff.widgets.versions import VersionsSection
 from napari_genselfdiff.workers import Job, warm_up_in_background
 
@@ -68,13 +70,15 @@ class GenSelfDiffDock(QWidget):
         self.fine_tune_section = FineTuneSection()
         self.project_section = ProjectSection()
         self.versions_section = VersionsSection(self._tell)
+        self.task_section = TaskSection()
+        self.learning = Learning(self.opening, self.runner, self.fine_tune_section, tell=self._tell)
         self.shortcuts = Shortcuts(self, self._keys())
         self.tabs = QTabWidget()
         self.tabs.addTab(
             scrolled(self.slide_section, self.segment_section, self.correct_section, self.fine_tune_section),
             "Annotate",
         )
-        self.tabs.addTab(scrolled(self.project_section, self.versions_section), "Project")
+        self.tabs.addTab(scrolled(self.project_section, self.versions_section, self.task_section), "Project")
         self.tabs.addTab(scrolled(self.shortcuts), "Keys ?")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2, 2, 2, 2)
@@ -163,6 +167,7 @@ class GenSelfDiffDock(QWidget):
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Finish writing when the dock is closed."""
         self.shut()
+        self.learning.close()
         super().closeEvent(event)
 
     def segment_view(self) -> None:
@@ -224,7 +229,7 @@ class GenSelfDiffDock(QWidget):
     def _model_changed(self, _name: str) -> None:
         if self.session is None or self.layers is None:
             return
-        self.correct_section.show_classes(self.session.classes)
+        self.correct_section.classes.show_classes(self.session.classes[1:], self.session.colours, fixed=True)
         self._show_project()
         self.segment_section.compare.setChecked(False)
         self.layers.refresh()
@@ -249,8 +254,18 @@ class GenSelfDiffDock(QWidget):
         if not self.layers.correct_here():
             self.status.show_idle(NOT_IN_VIEW)
             return
+        layers = self.layers
+        assert layers.editing is not None
+        assert layers.gestures is not None
+        self.correct_section.classes.follow(layers.editing.layer)
+        layers.gestures.chosen.connect(self._gesture_chosen)
         self._tell("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
         self._show_state()
+
+    def _gesture_chosen(self, gesture: Gesture | None) -> None:
+        self.correct_section.show_gesture(gesture)
+        if gesture is not None:
+            self._tell(f"{gesture.name.capitalize()}: {gesture.how}. Esc goes back to the brush.")
 
     def accept_view(self) -> None:
         """Say that what is in view is right as it stands."""
@@ -264,41 +279,22 @@ class GenSelfDiffDock(QWidget):
         if self.layers is not None:
             step(self.layers)
 
-    def _choose_class(self, label: int) -> None:
-        if self.editing is not None:
-            self.editing.layer.selected_label = label
+    def _choose_gesture(self, gesture: Gesture | None) -> None:
+        if self.layers is not None and self.layers.gestures is not None:
+            self.layers.gestures.choose(gesture)
 
-    def fine_tune(self) -> None:
-        """Train a copy of the model on the corrections."""
-        if self.session is None or not self.fine_tune_section.button.isEnabled():
-            return
-        session, section = self.session, self.fine_tune_section
-        if self.layers is not None:
-            self.layers.finish_edits()
-        section.curve.clear()
-        section.answer.setText("Training on your corrections; you can go on correcting.")
-        accepted = False
+    def _colour(self, classes: list[tuple[str, str]]) -> None:
+        if self.session is not None and self.layers is not None:
+            self.session.set_colours(dict(classes))
+            self.layers.recolour()
 
-        def event_came(event: Event) -> None:
-            if isinstance(event, LossPoint):
-                section.curve.add(event.seconds, event.loss)
-
-        def finished(event: Finished) -> None:
-            nonlocal accepted
-            section.answer.setText(event.message)
-            self.status.show_idle(event.message)
-            if isinstance(event.result, Round):
-                session.adopt(event.result)
-                accepted = event.result.accepted
-                self._show_project()
-
-        self.runner.start(
-            lambda cancel: session.fine_tune(seconds=FINE_TUNE_SECONDS, cancel=cancel),
-            on_event=event_came,
-            on_finished=finished,
-            on_error=section.answer.setText,
-            then=lambda: self.segment_view() if accepted else None,
-        )
+    def _start_task(self, task: Task, colours: dict[str, str]) -> None:
+        if self.session is not None:
+            self.session.set_colours(colours)
+            self.session.start_task(task)
+            self.tabs.setCurrentIndex(0)
+            self.correct_here()
+            self._tell("Paint a few of each class, and some background (0); then Fine-tune.")
 
     def _refresh(self) -> None:
         if self.layers is not None:
@@ -321,6 +317,9 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.redo_button.setEnabled(session is not None and session.annotations.can_redo)
         corrected = session is not None and bool(session.slides.corrected)
         self.fine_tune_section.show_state(corrected=corrected, ready=editable and not running)
+        self.task_section.show_state(ready=editable and not running, corrected=corrected)
+        for made in self.correct_section.gestures.values():
+            made.setEnabled(self.editing is not None and editable)
         self.status.export_button.setEnabled(there and not running)
         if session is None:
             return
@@ -345,7 +344,7 @@ class GenSelfDiffDock(QWidget):
             Key("Shift+G", "segment the slide", self.segment_slide),
             Key("H", "correct here", self.correct_here),
             Key("A", "this view is right", self.accept_view),
-            Key("T", "train: fine-tune on the corrections", self.fine_tune),
+            Key("T", "train: fine-tune on the corrections", self.fine_tune_section.button.click),
             Key("O", "show what the model before said", self.segment_section.compare.click),
             Key("Shift+Esc", "cancel what runs", self.runner.cancel),
             Key("?", "this list, and back", self._show_keys),
@@ -382,8 +381,13 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.accept_clicked.connect(self.accept_view)
         self.correct_section.undo_clicked.connect(lambda: self._step(SessionLayers.undo))
         self.correct_section.redo_clicked.connect(lambda: self._step(SessionLayers.redo))
-        self.correct_section.class_chosen.connect(self._choose_class)
-        self.fine_tune_section.fine_tune_clicked.connect(self.fine_tune)
+        self.correct_section.gesture_clicked.connect(self._choose_gesture)
+        self.correct_section.classes.classes_edited.connect(self._colour)
+        self.task_section.started.connect(self._start_task)
+        self.task_section.classes.said.connect(self._tell)
+        self.fine_tune_section.fine_tune_clicked.connect(self.learning.fine_tune)
+        self.learning.adopted.connect(self._show_project)
+        self.learning.improved.connect(self.segment_view)
         self.status.export_clicked.connect(self._export)
         application = QApplication.instance()
         assert application is not None

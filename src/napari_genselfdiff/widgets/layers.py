@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.widgets.colors import label_colormap
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
+from napari_genselfdiff.widgets.gestures import Gestures
+from napari_genselfdiff.widgets.objects import ObjectReader, Outlines
 from napari_genselfdiff.widgets.overlay import Overlay
 from napari_genselfdiff.widgets.tissue import TissueOutline
 from napari_genselfdiff.widgets.view import visible_region
@@ -42,6 +45,8 @@ class SessionLayers:
     overlay : Overlay or None
         None after the user removed its layer, until something is segmented.
     editing : CorrectionWindow or None
+    gestures : Gestures or None
+        On single objects, while there is an editable window.
     """
 
     def __init__(
@@ -57,6 +62,8 @@ class SessionLayers:
         self._on_message, self._on_change = on_message, on_change
         self._edits = Queue()
         self.editing: CorrectionWindow | None = None
+        self.gestures: Gestures | None = None
+        self._outlines: Outlines | None = None
         self.overlay: Overlay | None = Overlay(viewer, session, image)
         self.tissue: TissueOutline | None = None
         # In screen pixels it would mean nothing.
@@ -128,11 +135,23 @@ class SessionLayers:
             self.overlay = Overlay(self.viewer, self.session, self.image)
         self._show_coarsest(self.overlay.read_coarsest())
         self._raise_editing()
+        reader = ObjectReader(self.session, self.session.predictions)
+        self._outlines = Outlines(self.viewer, editing, reader)
+        self.gestures = Gestures(self.viewer, editing, reader, self._outlines)
+        self.gestures.said.connect(self._on_message)
         self.viewer.layers.selection.active = editing.layer
         return True
 
+    def recolour(self) -> None:
+        """Show the classes in the colours that they have now."""
+        colormap = label_colormap(len(self.session.classes), self.session.colours)
+        for part in (self.overlay, self.editing):
+            if part is not None:
+                part.layer.colormap = colormap
+
     def stop_editing(self) -> None:
         """Commit and remove the editable window."""
+        self._close_gestures()
         editing, self.editing = self.editing, None
         if editing is not None:
             editing.close()
@@ -162,6 +181,7 @@ class SessionLayers:
 
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
+        self._close_gestures()
         if self.editing is not None:
             self.editing.close()
         self._edits.close()
@@ -215,6 +235,14 @@ class SessionLayers:
         if self.editing is not None:
             layers = self.viewer.layers
             layers.move(layers.index(self.editing.layer), len(layers))
+
+    def _close_gestures(self) -> None:
+        gestures, self.gestures = self.gestures, None
+        outlines, self._outlines = self._outlines, None
+        if gestures is not None:
+            gestures.close()
+        if outlines is not None:
+            outlines.close()
 
     def _close_tissue(self) -> None:
         tissue, self.tissue = self.tissue, None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -23,8 +20,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_genselfdiff.widgets.colors import class_color
+from napari_genselfdiff.widgets.classes import ClassList
 from napari_genselfdiff.widgets.curve import LossCurve
+from napari_genselfdiff.widgets.gestures import GESTURES, Gesture
 
 PRIMARY = "QPushButton:enabled { font-weight: bold; background: #0072B2; color: white; }"
 
@@ -176,47 +174,48 @@ class SegmentSection(QGroupBox):
 
 
 class CorrectSection(QGroupBox):
-    """The editable window and its classes."""
+    """The editable window, its classes, and gestures on single objects."""
 
     correct_clicked = Signal()
     accept_clicked = Signal()
     undo_clicked = Signal()
     redo_clicked = Signal()
-    class_chosen = Signal(int)
+    gesture_clicked = Signal(object)
+    """The `Gesture` that dragging makes from now on; None for the brush."""
 
     def __init__(self) -> None:
         super().__init__("3  Correct")
         self.correct_button = button(
-            "Correct here",
-            "make the view editable, at this magnification; it follows when you pan and zoom (H)",
+            "Correct here", "make the view editable, at this magnification; it follows pan and zoom (H)"
         )
         self.correct_button.clicked.connect(self.correct_clicked)
-        self.accept_button = button(
-            "This view is right", "everything that you see is right as it stands now (A)"
-        )
+        self.accept_button = button("This view is right", "all that you see is right as it stands now (A)")
         self.accept_button.clicked.connect(self.accept_clicked)
         self.undo_button = button("Undo", "take the last stroke back (Ctrl+Z)")
         self.undo_button.clicked.connect(self.undo_clicked)
         self.redo_button = button("Redo", "do it again (Ctrl+Shift+Z)")
         self.redo_button.clicked.connect(self.redo_clicked)
-        self.classes = QComboBox()
-        self.classes.setToolTip("what the brush paints; keys 0 to 9 choose it, 0 is the background (eraser)")
-        self.classes.activated.connect(self.class_chosen)
+        self.classes = ClassList()
+        self.gestures = {gesture: self._gesture_button(gesture) for gesture in GESTURES}
         layout = QGridLayout(self)
-        layout.addWidget(self.correct_button, 0, 0)
-        layout.addWidget(self.accept_button, 0, 1)
-        layout.addWidget(self.classes, 1, 0, 1, 2)
-        layout.addWidget(self.undo_button, 2, 0)
-        layout.addWidget(self.redo_button, 2, 1)
+        layout.addWidget(self.correct_button, 0, 0, 1, 2)
+        layout.addWidget(self.accept_button, 0, 2, 1, 2)
+        layout.addWidget(self.classes, 1, 0, 1, 4)
+        for column, made in enumerate(self.gestures.values()):
+            layout.addWidget(made, 2, column)
+        layout.addWidget(self.undo_button, 3, 0, 1, 2)
+        layout.addWidget(self.redo_button, 3, 2, 1, 2)
 
-    def show_classes(self, names: Sequence[str]) -> None:
-        """Fill the list of classes with their colours and keys."""
-        self.classes.clear()
-        for label, name in enumerate(names):
-            pixmap = QPixmap(14, 14)
-            pixmap.fill(QColor(class_color(label)) if label else QColor("transparent"))
-            self.classes.addItem(QIcon(pixmap), f"{label}  {name}")
-        self.classes.setCurrentIndex(min(1, len(names) - 1))
+    def show_gesture(self, chosen: Gesture | None) -> None:
+        """Show which gesture dragging makes; None when it is a brush."""
+        for gesture, made in self.gestures.items():
+            made.setChecked(gesture is chosen)
+
+    def _gesture_button(self, gesture: Gesture) -> QPushButton:
+        made = button(gesture.name.capitalize(), f"{gesture.how} ({gesture.keys[0]}); Esc: back to the brush")
+        made.setCheckable(True)
+        made.clicked.connect(lambda checked: self.gesture_clicked.emit(gesture if checked else None))
+        return made
 
 
 NOTHING_CORRECTED = "Correct a few places first."
@@ -241,6 +240,7 @@ class FineTuneSection(QGroupBox):
         )
         self.next_button.clicked.connect(self.next_clicked)
         self.curve = LossCurve()
+        self._first: float | None = None
         self.answer = QLabel(NOTHING_CORRECTED)
         self.answer.setWordWrap(True)
         layout = QVBoxLayout(self)
@@ -250,6 +250,19 @@ class FineTuneSection(QGroupBox):
         layout.addLayout(row)
         layout.addWidget(self.curve)
         layout.addWidget(self.answer)
+
+    def begin(self) -> None:
+        """Show that a fine-tune begins."""
+        self.curve.clear()
+        self._first = None
+        self.answer.setText("Training on your corrections; you can go on correcting.")
+
+    def show_score(self, score: float) -> None:
+        """Show the score on corrections that are held out, as it was and as it is now."""
+        self._first = score if self._first is None else self._first
+        self.answer.setText(
+            f"Training; Dice on corrections that it does not see: {self._first:.2f} -> {score:.2f}."
+        )
 
     def show_state(self, *, corrected: bool, ready: bool) -> None:
         """Allow the button, and follow the first corrections in words; an answer stays."""
