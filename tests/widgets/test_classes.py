@@ -68,7 +68,7 @@ def test_a_layer_and_the_list_follow_each_other(classes: ClassList) -> None:
     assert classes.current == 0
 
 
-def test_classes_are_added_renamed_and_removed(classes: ClassList) -> None:
+def test_classes_are_added_renamed_and_removed(classes: ClassList, qtbot: Any) -> None:
     edits: list[list[tuple[str, str]]] = []
     said: list[str] = []
     classes.classes_edited.connect(edits.append)
@@ -78,6 +78,7 @@ def test_classes_are_added_renamed_and_removed(classes: ClassList) -> None:
     assert editor is not None
     QTest.keyClicks(editor, "fat")
     QTest.keyClick(editor, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: len(edits) == 2)
     assert [name for name, _ in edits[-1]] == ["tumour", "stroma", "immune", "fat"]
     assert [color for _, color in edits[-1]] == list(PALETTE[:4])
     assert classes.current == 4

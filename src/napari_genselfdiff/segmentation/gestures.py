@@ -124,8 +124,8 @@ def merge(there: Objects, path: Path) -> Edit | None:
     Returns
     -------
     Edit or None
-        What lies between them is filled, on the path and where it is narrow, and all have the class of the
-        first one. None if the path does not touch two.
+        What lies between them is filled, around the path and where it is narrow, and all have the class of
+        the first one. None if the path does not touch two.
     """
     route = _route(there.cells, path)
     passed = there.ids[tuple(route.T)]
@@ -135,10 +135,11 @@ def merge(there: Objects, path: Path) -> Edit | None:
         return None
     bridge = np.zeros(there.ids.shape, bool)
     bridge[tuple(route[on[0] : on[-1] + 1].T)] = True
-    whole = np.isin(there.ids, numbers)
+    whole, free = np.isin(there.ids, numbers), there.ids == 0
+    bridge &= free
     near = ndimage.binary_closing(np.pad(whole, SLIT), AROUND, SLIT)[SLIT:-SLIT, SLIT:-SLIT]
-    gaps, _ = ndimage.label((bridge | near) & (there.ids == 0), AROUND)
-    filled = np.isin(gaps, np.unique(gaps[bridge & ~whole])) & (gaps > 0)
+    gaps, _ = ndimage.label((ndimage.binary_dilation(bridge, AROUND) | near) & free, AROUND)
+    filled = np.isin(gaps, np.unique(gaps[bridge]))
     label = _class_of(there, there.ids == passed[on[0]])
     other = there.cells.sampled(there.classes) != label
     return _edit(

@@ -105,7 +105,8 @@ class Gestures(QObject):
         self._gesture: Gesture | None = None
         layer = window.layer
         layer.mouse_drag_callbacks.append(self._drag)
-        layer.events.mode.connect(self._mode_changed)
+        # After napari, which writes a help of its own.
+        layer.events.mode.connect(self._mode_changed, position="last")
         for gesture in GESTURES:
             for key in gesture.keys:
                 # M would choose a label that is no class.
@@ -148,7 +149,9 @@ class Gestures(QObject):
         self._window.take_drags(active is not None)
         # Escape is napari's own for polygons: only lent.
         layer.bind_key("Escape", None if active is None else lambda _layer: self.choose(None), overwrite=True)
-        layer.help = f"{active.name.capitalize()}: {active.how}. Esc: back to the brush" if active else ""
+        if active is not None:
+            layer.help = f"{active.name.capitalize()}: {active.how}. Esc: back to the brush"
+            self._viewer.help = layer.help
         self._outlines.show_always(active is not None)
         self.chosen.emit(active)
 
