@@ -139,7 +139,7 @@ def test_a_stroke_is_never_cut_and_the_window_follows_it(large: Any, user: User)
     user.look(HERE, 1 / 3)
     window._follow()  # the view has stood still
     large.layers.refresh()  # and predictions have come
-    large.layers._edits.wait()
+    large.layers.edits.wait()
     assert window.place is first
     user.move((HERE[0], HERE[1] + 400))
     user.release((HERE[0], HERE[1] + 400))

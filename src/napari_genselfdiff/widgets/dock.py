@@ -14,6 +14,7 @@ from napari_genselfdiff.events import Event, Finished, TileDone
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, Task
+from napari_genselfdiff.widgets.answering import Answering
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.export import ask_and_export
 from napari_genselfdiff.widgets.gestures import Gesture
@@ -71,6 +72,9 @@ class GenSelfDiffDock(QWidget):
         self.project_section = ProjectSection()
         self.versions_section = VersionsSection(self._tell)
         self.task_section = TaskSection()
+        self.answering = Answering(
+            self.opening, self.correct_section, correct_here=self.correct_here, tell=self._tell
+        )
         self.learning = Learning(self.opening, self.runner, self.fine_tune_section, tell=self._tell)
         self.shortcuts = Shortcuts(self, self._keys())
         self.tabs = QTabWidget()
@@ -320,6 +324,8 @@ class GenSelfDiffDock(QWidget):
         self.task_section.show_state(ready=editable and not running, corrected=corrected)
         for made in self.correct_section.gestures.values():
             made.setEnabled(self.editing is not None and editable)
+        self.correct_section.instant.setEnabled(editable)
+        self.correct_section.keep_button.setEnabled(editable and self.correct_section.instant.isChecked())
         self.status.export_button.setEnabled(there and not running)
         if session is None:
             return
@@ -345,6 +351,8 @@ class GenSelfDiffDock(QWidget):
             Key("H", "correct here", self.correct_here),
             Key("A", "this view is right", self.accept_view),
             Key("T", "train: fine-tune on the corrections", self.fine_tune_section.button.click),
+            Key("I", "instant answer, on or off", self.correct_section.instant.click),
+            Key("K", "keep the instant answer of this view", self.correct_section.keep_button.click),
             Key("O", "show what the model before said", self.segment_section.compare.click),
             Key("Shift+Esc", "cancel what runs", self.runner.cancel),
             Key("?", "this list, and back", self._show_keys),

@@ -30,8 +30,6 @@ LAYER_NAME = "instant answer"
 OPACITY = 0.4
 STILL_MS = 150
 """The view is answered when it has stood still for so long."""
-PRETEXT_MPP = 0.5
-"""Micrometres per pixel of a task that starts without a model, unless another one is wanted."""
 
 
 @dataclass(frozen=True)
@@ -42,33 +40,17 @@ class Features:
     scale: float
 
 
-def features_of(session: Session, mpp: float = PRETEXT_MPP) -> Features:
-    """Features of the model in use, or of the bundled pretext where there is none yet.
-
-    Parameters
-    ----------
-    session : Session
-    mpp : float
-        Micrometres per pixel at which a task without a model is looked at: 0.25 to 1 for the bundled pretext.
+def task_of(session: Session) -> InstantTask:
+    """A task on the features of the model in use, or of the pretext that the session's task begins with.
 
     Raises
     ------
     UserError
-        If the slide does not say its resolution.
+        If there is neither.
     """
-    from napari_genselfdiff.diffusion.pretraining import load_pretext
-    from napari_genselfdiff.errors import MissingScaleError
     from napari_genselfdiff.finetuning.instant import InstantTask
-    from napari_genselfdiff.models.library import DEFAULT_PRETEXT, resolve
 
-    if session.current:
-        task = InstantTask(session.segmenter(), compute=session.compute, classes=session.classes)
-        return Features(task, session.scale())
-    if session.slide.mpp is None:
-        raise MissingScaleError(session.slide.where)
-    network, _ = load_pretext(resolve(DEFAULT_PRETEXT))
-    task = InstantTask(network, compute=session.compute, classes=session.classes)
-    return Features(task, mpp / session.slide.mpp)
+    return InstantTask(session.starting_segmenter(), compute=session.compute, classes=session.classes)
 
 
 class InstantAnswer(QObject):
@@ -87,8 +69,9 @@ class InstantAnswer(QObject):
     on_message : callable
         Called with one line of text for the user.
     features : callable, optional
-        Whose features; asked in the thread, at the start and when the model changes. By default the model in
-        use, or the bundled pretext. Give one task to several windows, and strokes on all their slides count.
+        Whose features; asked in the thread, at the start and when the model changes. By default those of the
+        model in use, or of the task's pretext. Give one task to several windows, and strokes on all their
+        slides count.
 
     Attributes
     ----------
@@ -107,6 +90,8 @@ class InstantAnswer(QObject):
 
     answered = Signal(object)
     """A view is answered as a whole; with the `Answer`."""
+    kept = Signal()
+    """The answer became a part of what is drawn."""
     _touched = Signal(object)
 
     def __init__(
@@ -122,7 +107,7 @@ class InstantAnswer(QObject):
         super().__init__()
         self._viewer, self._session, self._image, self._edits = viewer, session, image, edits
         self._on_message = on_message
-        self._make = features or (lambda: features_of(session))
+        self._make = features or (lambda: Features(task_of(session), session.scale()))
         self._features: Features | None = None
         self._queue = Queue()
         self.active = False
@@ -185,11 +170,12 @@ class InstantAnswer(QObject):
             self._on_message("There is no answer to keep yet: paint a little of each class in this view.")
             return False
         annotations = self._session.annotations
-        self._edits.submit(
-            lambda: accept_answer(annotations, answer),
-            lambda _change: self._on_message("The answer is kept; what you painted stays as it is."),
-            self._on_message,
-        )
+
+        def kept(_change: Change | None) -> None:
+            self._on_message("The answer is kept; what you painted stays as it is.")
+            self.kept.emit()
+
+        self._edits.submit(lambda: accept_answer(annotations, answer), kept, self._on_message)
         return True
 
     # What asks for an answer; all in the interface's thread but `_changed`.

@@ -45,6 +45,8 @@ class SessionLayers:
     overlay : Overlay or None
         None after the user removed its layer, until something is segmented.
     editing : CorrectionWindow or None
+    edits : Queue
+        Where strokes are written and pixels are read, in order.
     gestures : Gestures or None
         On single objects, while there is an editable window.
     """
@@ -60,7 +62,7 @@ class SessionLayers:
     ) -> None:
         self.viewer, self.session, self.image = viewer, session, image
         self._on_message, self._on_change = on_message, on_change
-        self._edits = Queue()
+        self.edits = Queue()
         self.editing: CorrectionWindow | None = None
         self.gestures: Gestures | None = None
         self._outlines: Outlines | None = None
@@ -96,7 +98,7 @@ class SessionLayers:
         """Return when every stroke is stored."""
         if self.editing is not None:
             self.editing.commit()
-        self._edits.wait()
+        self.edits.wait()
 
     def refresh(self) -> None:
         """Show what changed; the overlay comes back when it was removed."""
@@ -106,7 +108,7 @@ class SessionLayers:
         if self.editing is not None:
             self.editing.reload()
         else:
-            self._edits.submit(self._read_coarsest, self._show_coarsest, self._on_message)
+            self.edits.submit(self._read_coarsest, self._show_coarsest, self._on_message)
 
     def show_tissue(self, shown: bool) -> None:
         """Show the outline of the tissue as it is now, or take it away."""
@@ -124,7 +126,7 @@ class SessionLayers:
         if self.visible_region() is None:
             return False
         editing = CorrectionWindow(
-            self.viewer, self.session, self.image, self._edits, read_along=self._read_coarsest
+            self.viewer, self.session, self.image, self.edits, read_along=self._read_coarsest
         )
         editing.bind_history(self.undo, self.redo)
         editing.committed.connect(self._on_change)
@@ -155,7 +157,7 @@ class SessionLayers:
         editing, self.editing = self.editing, None
         if editing is not None:
             editing.close()
-            self._edits.wait()
+            self.edits.wait()
             self._remove(editing.layer)
         if self.overlay is not None and self.overlay.hole is not None:
             self.overlay.hole = None
@@ -184,7 +186,7 @@ class SessionLayers:
         self._close_gestures()
         if self.editing is not None:
             self.editing.close()
-        self._edits.close()
+        self.edits.close()
         overlay, self.overlay = self.overlay, None
         editing, self.editing = self.editing, None
         self._close_tissue()
@@ -203,7 +205,7 @@ class SessionLayers:
                 self.refresh()
             self._on_change()
 
-        self._edits.submit(step, done, self._refuse)
+        self.edits.submit(step, done, self._refuse)
 
     def _refuse(self, message: str) -> None:
         """Say, whatever else runs, that a stroke was not kept."""

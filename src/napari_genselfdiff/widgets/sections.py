@@ -197,14 +197,23 @@ class CorrectSection(QGroupBox):
         self.redo_button.clicked.connect(self.redo_clicked)
         self.classes = ClassList()
         self.gestures = {gesture: self._gesture_button(gesture) for gesture in GESTURES}
+        self.instant = QCheckBox("Instant answer")
+        self.instant.setToolTip(
+            "a light classifier answers every stroke at once, in this view; two painted classes are enough (I)"
+        )
+        self.keep_button = button(
+            "Keep answer", "take the instant answer of this view as right; what you painted stays (K)"
+        )
         layout = QGridLayout(self)
         layout.addWidget(self.correct_button, 0, 0, 1, 2)
         layout.addWidget(self.accept_button, 0, 2, 1, 2)
         layout.addWidget(self.classes, 1, 0, 1, 4)
         for column, made in enumerate(self.gestures.values()):
             layout.addWidget(made, 2, column)
-        layout.addWidget(self.undo_button, 3, 0, 1, 2)
-        layout.addWidget(self.redo_button, 3, 2, 1, 2)
+        layout.addWidget(self.instant, 3, 0, 1, 2)
+        layout.addWidget(self.keep_button, 3, 2, 1, 2)
+        layout.addWidget(self.undo_button, 4, 0, 1, 2)
+        layout.addWidget(self.redo_button, 4, 2, 1, 2)
 
     def show_gesture(self, chosen: Gesture | None) -> None:
         """Show which gesture dragging makes; None when it is a brush."""
