@@ -82,6 +82,7 @@ class ClassList(QWidget):
         self._classes: list[tuple[str, str]] = []
         self._fixed = True
         self._layer: Labels | None = None
+        self._background = 0
         self.tree = QTreeWidget()
         self.tree.setColumnCount(3)
         self.tree.setHeaderHidden(True)
@@ -159,17 +160,24 @@ class ClassList(QWidget):
         if label is not None:
             self.choose(label)
 
-    def follow(self, layer: Labels | None) -> None:
-        """Let digits on a labels layer choose, and choose what is chosen there; None to let it go."""
+    def follow(self, layer: Labels | None, *, background: int = 0) -> None:
+        """Let digits on a labels layer choose, and choose what is chosen there; None to let it go.
+
+        Parameters
+        ----------
+        layer : Labels or None
+        background : int
+            What the layer has for background that is painted.
+        """
         if self._layer is not None:
             self._layer.events.selected_label.disconnect(self._followed)
-        self._layer = layer
+        self._layer, self._background = layer, background
         if layer is None:
             return
         for digit in range(10):
             layer.bind_key(str(digit), self._pressing(digit), overwrite=True)
         layer.events.selected_label.connect(self._followed)
-        self._mark(int(layer.selected_label))
+        self._mark(self._class_of(layer))
 
     def add(self) -> None:
         """Add a class, and let its name be written."""
@@ -242,8 +250,8 @@ class ClassList(QWidget):
             self.tree.scrollToItem(item)
 
     def _chosen(self, label: int) -> None:
-        if self._layer is not None and self._layer.selected_label != label:
-            self._layer.selected_label = label
+        if self._layer is not None and self._class_of(self._layer) != label:
+            self._layer.selected_label = label or self._background
         self.class_chosen.emit(label)
 
     def _picked(self, item: QTreeWidgetItem | None, _before: QTreeWidgetItem | None) -> None:
@@ -288,7 +296,11 @@ class ClassList(QWidget):
 
     def _followed(self, _event: Any = None) -> None:
         if self._layer is not None:
-            self.choose(int(self._layer.selected_label))
+            self.choose(self._class_of(self._layer))
+
+    def _class_of(self, layer: Labels) -> int:
+        chosen = int(layer.selected_label)
+        return 0 if chosen == self._background else chosen
 
     def _pressing(self, digit: int) -> Callable[[Labels], None]:
         return lambda _layer: self.press(digit)

@@ -32,6 +32,11 @@ PALETTE = (
 )
 
 
+PAINTED_BACKGROUND = 255
+"""Label of background that a person painted, where that is shown."""
+BACKGROUND_COLOR = "#FFFFFF"
+
+
 def class_color(label: int, colors: Sequence[str] = ()) -> str:
     """Colour of a class (1 to 16), as ``#RRGGBB``.
 
@@ -58,4 +63,6 @@ def label_colormap(classes: int, colors: Sequence[str] = ()) -> DirectLabelColor
     from napari.utils.colormaps import DirectLabelColormap
 
     table: dict[int | None, str] = {label: class_color(label, colors) for label in range(1, classes)}
-    return DirectLabelColormap(color_dict=table | {0: "transparent", None: "transparent"})
+    return DirectLabelColormap(
+        color_dict=table | {0: "transparent", None: "transparent", PAINTED_BACKGROUND: BACKGROUND_COLOR}
+    )

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_genselfdiff.annotations import classes_of, encode
+from napari_genselfdiff.annotations import classes_of, encode, is_edited
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.widgets.colors import label_colormap
+from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
 from napari_genselfdiff.widgets.drawing import Drawing
 from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
@@ -66,6 +66,8 @@ class CorrectionWindow(QObject):
     layer : Labels
     place : Place
         Where the window lies.
+    background : int
+        What the brush paints for background: 0, or `PAINTED_BACKGROUND` while that is shown.
 
     Notes
     -----
@@ -90,6 +92,7 @@ class CorrectionWindow(QObject):
     ) -> None:
         super().__init__()
         self.session = session
+        self.background = 0
         self._viewer, self._image, self._edits, self._read_along = viewer, image, edits, read_along
         self.place = self._wanted = self._place_in_view(None)
         edits.wait()
@@ -116,7 +119,20 @@ class CorrectionWindow(QObject):
         self.layer.events.paint.connect(self._painted)
         self._still = self._timer(STILL_MS, self._follow)
         viewer.scene.camera.events.connect(self._moved)
-        self._bind_classes()
+
+    def show_background(self, shown: bool) -> None:
+        """Show where a person painted background, so that it can be painted where nothing is.
+
+        Without a model, and for the instant answer, background is an example like any other class. On empty
+        ground the brush would change nothing with 0.
+        """
+        background = PAINTED_BACKGROUND if shown else 0
+        if background != self.background:
+            chosen = self.layer.selected_label == self.background
+            self.background = background
+            if chosen:
+                self.layer.selected_label = background
+            self._read()
 
     @property
     def region(self) -> Region:
@@ -152,12 +168,13 @@ class CorrectionWindow(QObject):
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         labels, mask, place = self.layer.data[box].copy(), changed[box], self.place
+        classes = np.where(labels == PAINTED_BACKGROUND, np.uint8(0), labels)
         y, x = place.y + int(rows[0]), place.x + int(columns[0])
         self._shadow[box] = labels
         self._commits += 1
         annotations = self.session.annotations
         self._edits.submit(
-            lambda: annotations.stroke(place.layer, y, x, encode(labels), mask),
+            lambda: annotations.stroke(place.layer, y, x, encode(classes), mask),
             lambda _change: self.committed.emit(),
             self._refused,
         )
@@ -175,6 +192,7 @@ class CorrectionWindow(QObject):
         if part is None:
             return
         labels = self._shadow[part.y : part.bottom, part.x : part.right].copy()
+        labels[labels == PAINTED_BACKGROUND] = 0
         box = Region(self.place.y + part.y, self.place.x + part.x, *labels.shape)
         annotations, layer = self.session.annotations, self.place.layer
         self._edits.submit(
@@ -325,12 +343,18 @@ class CorrectionWindow(QObject):
         elif box is not None:
             part, inside = box.within(whole), box.within(here)
             labels = classes_of(drawn.codes[part]).astype(np.uint8)
+            labels[labels == 0] = self.background
             for array in (self.layer.data, self._shadow):
                 np.copyto(array[inside], labels, where=drawn.mask[part])
             self.layer.refresh(extent=False)
 
     def _stored(self, place: Place) -> NDArray[np.uint8]:
-        return self.session.labels(place.layer, place.y, place.x, place.height, place.width)
+        labels = self.session.labels(place.layer, place.y, place.x, place.height, place.width)
+        if self.background:
+            box = Region(place.y, place.x, *labels.shape)
+            drawn = self.session.annotations.read(place.layer, box)
+            labels[is_edited(drawn) & (labels == 0)] = PAINTED_BACKGROUND
+        return labels
 
     def _transform(self) -> dict[str, NDArray[np.float64]]:
         """Scale and translation of the layer, in the world of the slide's layer."""
@@ -364,13 +388,3 @@ class CorrectionWindow(QObject):
         timer.setInterval(milliseconds)
         timer.timeout.connect(then)
         return timer
-
-    def _bind_classes(self) -> None:
-        def choose(label: int) -> Any:
-            def select(layer: Labels) -> None:
-                layer.selected_label = label
-
-            return select
-
-        for label in range(min(10, len(self.session.classes))):
-            self.layer.bind_key(str(label), choose(label), overwrite=True)

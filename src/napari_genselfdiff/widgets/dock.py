@@ -235,6 +235,7 @@ class GenSelfDiffDock(QWidget):
             return
         self.correct_section.classes.show_classes(self.session.classes[1:], self.session.colours, fixed=True)
         self._show_project()
+        self._show_background()
         self.segment_section.compare.setChecked(False)
         self.layers.refresh()
         self._show_state()
@@ -261,10 +262,17 @@ class GenSelfDiffDock(QWidget):
         layers = self.layers
         assert layers.editing is not None
         assert layers.gestures is not None
-        self.correct_section.classes.follow(layers.editing.layer)
+        self._show_background()
         layers.gestures.chosen.connect(self._gesture_chosen)
         self._tell("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
         self._show_state()
+
+    def _show_background(self, _event: Any = None) -> None:
+        """Let painted background be seen where it is an example like any other, and paint it with key 0."""
+        if self.editing is not None and self.session is not None:
+            wanted = self.session.current is None or self.correct_section.instant.isChecked()
+            self.editing.show_background(wanted)
+            self.correct_section.classes.follow(self.editing.layer, background=self.editing.background)
 
     def _gesture_chosen(self, gesture: Gesture | None) -> None:
         self.correct_section.show_gesture(gesture)
@@ -327,7 +335,7 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.instant.setEnabled(editable)
         self.correct_section.keep_button.setEnabled(editable and self.correct_section.instant.isChecked())
         self.status.export_button.setEnabled(there and not running)
-        if session is None:
+        if session is None or self.layers is None:
             return
         info, warning = described(session.slide)
         self.slide_section.show_slide(info, ask_mpp=session.slide.mpp is None, warning=warning)
@@ -391,6 +399,7 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.redo_clicked.connect(lambda: self._step(SessionLayers.redo))
         self.correct_section.gesture_clicked.connect(self._choose_gesture)
         self.correct_section.classes.classes_edited.connect(self._colour)
+        self.correct_section.instant.toggled.connect(self._show_background)
         self.task_section.started.connect(self._start_task)
         self.task_section.classes.said.connect(self._tell)
         self.fine_tune_section.fine_tune_clicked.connect(self.learning.fine_tune)

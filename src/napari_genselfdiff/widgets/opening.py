@@ -113,7 +113,9 @@ class Opening(QObject):
             self.session_folder = folder
             if begun:
                 opened = self._open_session(folder, None)
-                self._show_slide(opened.slide)
+                # One that is gone must not keep the others from being looked at.
+                slides = sorted(opened.slides, key=lambda slide: slide is not opened.active)
+                any(self.look_at(slide.fingerprint) for slide in slides)
             elif image is not None:
                 self._enter(image)
 

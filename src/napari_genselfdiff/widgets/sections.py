@@ -199,7 +199,7 @@ class CorrectSection(QGroupBox):
         self.gestures = {gesture: self._gesture_button(gesture) for gesture in GESTURES}
         self.instant = QCheckBox("Instant answer")
         self.instant.setToolTip(
-            "a light classifier answers every stroke at once, in this view; two painted classes are enough (I)"
+            "a light classifier answers every stroke in this view at once; two painted classes are enough (I)"
         )
         self.keep_button = button(
             "Keep answer", "take the instant answer of this view as right; what you painted stays (K)"
