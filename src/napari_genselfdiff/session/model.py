@@ -148,6 +148,11 @@ class SessionModel:
             return str(self.folder / self._state.pretext)
         return self.task.pretext if self.task is not None else library.DEFAULT_PRETEXT
 
+    def use_pretext(self, path: str) -> None:
+        """Begin the next fine-tune with an adapted pretext; ``path`` is relative to the session's folder."""
+        self._state.pretext = path
+        self.save()
+
     def adopt(self, outcome: Round) -> None:
         """Keep a fine-tune's version, and put it to use if it was accepted."""
         if outcome.version.name not in self.versions:

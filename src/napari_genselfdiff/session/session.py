@@ -283,6 +283,61 @@ class Session(SessionModel):
 
         return fine_tune_model(self, self.current, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
 
+    def next_place(self, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Find the window, on any slide, that is most useful to correct.
+
+        Yields
+        ------
+        Event
+            `Progress`, then `Finished` with ``(slide, region)``, in level-0 pixels, or None where all that is
+            segmented was seen; the message says why. `visit` remembers it.
+
+        Raises
+        ------
+        UserError
+            If there is no model, or nothing is segmented.
+        """
+        from napari_genselfdiff.session.cohorts import suggest_place
+
+        return suggest_place(self, cancel)
+
+    def visit(self, slide: SessionSlide, region: Region) -> None:
+        """Remember that a place was suggested: the next one will be another."""
+        slide.state.visited.append([region.y, region.x, region.height, region.width])
+        self.save()
+
+    def check_domain(self, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Compare the slide that is looked at with what the pretext was trained on.
+
+        Yields
+        ------
+        Event
+            `Progress`, then `Finished` with a `DomainCheck`, or None when it was cancelled.
+        """
+        from napari_genselfdiff.session.cohorts import check_slide
+
+        return check_slide(self, cancel)
+
+    def adapt(
+        self,
+        *,
+        seconds: float,
+        steps: int | None = None,
+        seed: int = 0,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[Event]:
+        """Continue the pretext on unlabelled tissue of all slides; what was stopped goes on.
+
+        Yields
+        ------
+        Event
+            As `adapt` does; the result is the path of the new pretext, relative to the session, or None when
+            it is not kept. `use_pretext` puts it to use.
+        """
+        from napari_genselfdiff.session.cohorts import adapt_pretext
+
+        return adapt_pretext(self, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
+
     def predictions(self, version: str | None = None) -> PredictionStore:
         """What a version, by default the one in use, said about the slide that is looked at.
 

@@ -10,7 +10,9 @@ from napari_genselfdiff.session.task import Task
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_genselfdiff.segmentation.network import Segmenter
+    from torch import Tensor
+
+    from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec
 
 
 def untrained_segmenter(task: Task, pretext: str | Path | None = None) -> Segmenter:
@@ -28,11 +30,18 @@ def untrained_segmenter(task: Task, pretext: str | Path | None = None) -> Segmen
         If there is no such pretext.
     """
     from napari_genselfdiff.diffusion.pretraining import load_pretext
-    from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
+    from napari_genselfdiff.segmentation.network import SegmenterSpec
 
     path = library.resolve(pretext or task.pretext)
     network, card = load_pretext(path)
     spec = SegmenterSpec(network.config, task.classes, task.mpp, task.instances)
-    segmenter = build_segmenter(spec, start=network.state_dict())
+    segmenter = pretext_segmenter(spec, network.state_dict())
     segmenter.card = {"pretext": card.get("name", path.stem), "licence": card.get("licence")}
-    return segmenter.eval()
+    return segmenter
+
+
+def pretext_segmenter(spec: SegmenterSpec, weights: dict[str, Tensor]) -> Segmenter:
+    """A network with a pretext's weights and a new output layer."""
+    from napari_genselfdiff.segmentation.network import build_segmenter
+
+    return build_segmenter(spec, start=weights).eval()
