@@ -209,7 +209,15 @@ def test_what_is_joined_and_touches_is_one_object_and_no_other(
     )
 
 
-@settings(max_examples=80, deadline=None)
+def test_joined_pixels_are_joined_in_coarser_views_and_take_no_votes() -> None:
+    plain, joined, other = encode([[1]])[0, 0], encode([[1]], joined=True)[0, 0], encode([[2]])[0, 0]
+    seen = halved(np.array([[plain, other, joined, joined], [joined, other, 0, other]], np.uint8))
+    np.testing.assert_array_equal(seen, [[joined, joined]])
+    seen = halved(np.array([[plain, plain, joined, other], [plain, joined, other, 0]], np.uint8))
+    np.testing.assert_array_equal(seen, [[joined, other]])
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2),
     st.floats(0.7, 7.9),
@@ -270,7 +278,7 @@ def test_gestures_on_nuclei(nuclei: np.ndarray) -> None:
     boxes = ndimage.find_objects(nuclei)
     done = dict.fromkeys(("split", "merge", "delete", "redraw"), 0)
     tried = 0
-    for number, box in enumerate(boxes[:45], start=1):
+    for number, box in enumerate(boxes[:30], start=1):
         mine = nuclei == number
         if box is None or mine.sum() < 60 or min(box[0].start, box[1].start) < 4:
             continue
@@ -300,6 +308,6 @@ def test_gestures_on_nuclei(nuclei: np.ndarray) -> None:
         place.apply(edit)
         inside = place.objects().ids[y - 3 : y + 4, x - 3 : x + 4]
         done["redraw"] += len(np.unique(inside)) == 1 and inside[0, 0] > 0
-    assert tried >= 15
+    assert tried >= 10
     assert done["merge"] == done["delete"] == done["redraw"] == tried
     assert done["split"] >= 0.95 * tried

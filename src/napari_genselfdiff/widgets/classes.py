@@ -355,7 +355,9 @@ def _swatch(color: str) -> QIcon:
     if not color:
         painter.drawLine(0, SWATCH - 1, SWATCH - 1, 0)
     painter.end()
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # else Qt tints it
+    return icon
 
 
 def _tool(text: str, tip: str, clicked: Callable[[], None]) -> QToolButton:

@@ -50,6 +50,11 @@ class Gesture:
     how: str
     nothing: str
 
+    @property
+    def help(self) -> str:
+        """What the mouse does now, in one line."""
+        return f"{self.name.capitalize()}: {self.how}. Esc: back to the brush"
+
 
 SPLIT = Gesture(
     "split",
@@ -93,7 +98,7 @@ class Gestures(QObject):
     """
 
     chosen = Signal(object)
-    """The `Gesture` that dragging makes now; None when it is one of the layer's own tools."""
+    """The `Gesture` that dragging makes now, to show its ``help``; None for the layer's own tools."""
     said = Signal(str)
     """What was done, or why nothing was."""
 
@@ -150,8 +155,7 @@ class Gestures(QObject):
         # Escape is napari's own for polygons: only lent.
         layer.bind_key("Escape", None if active is None else lambda _layer: self.choose(None), overwrite=True)
         if active is not None:
-            layer.help = f"{active.name.capitalize()}: {active.how}. Esc: back to the brush"
-            self._viewer.help = layer.help
+            layer.help = self._viewer.help = active.help
         self._outlines.show_always(active is not None)
         self.chosen.emit(active)
 
