@@ -45,7 +45,7 @@ from napari_genselfdiff.slides import slide_from_arrays
 
 SIDE = 500
 """MoNuSeg at half its resolution, 0.5 micrometres a pixel."""
-WINDOW = 2
+WINDOW = 4
 """Cells along a side of what is corrected in a round."""
 WRONG = 1 / 3
 KINDS = ("exchanged", "all foreground", "all background", "moved")

@@ -14,8 +14,8 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
 from napari_genselfdiff.finetuning.checkpoint import load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
-from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, summed
-from napari_genselfdiff.finetuning.gate import FEWEST, KEPT, Verdict, judge_round
+from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
+from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
@@ -151,9 +151,8 @@ def train_cut(
         cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes), fresh=fresh
     )
 
-    started = clock.seconds
-    before = None if fresh else (yield from exam.answers(segmenter, compute, cancel))
-    looking = clock.seconds - started
+    before = None if fresh else exam.parents()
+    looking = clock.seconds  # reading asked the model before the same questions
     curve: list[tuple[int, float]] = []
     if before is not None and exam.regions:
         curve.append((0, float(dice(before.counts.sum(axis=0)))))
@@ -200,7 +199,7 @@ def train_cut(
 
     yield Progress(recipe.steps, recipe.steps, "scoring the new model")
     judged = yield from _judged(training, trainer, exam, before, cut, fresh)
-    if judged is not None and crossing and judged[1].accepted:
+    if judged is not None and crossing and not judged[1].decided:
         crossed = yield from _crossed(training, cut, trainer.step)
         judged = None if cancel.cancelled else (judged[0], crossed or judged[1], judged[2])
     if judged is None:
@@ -240,7 +239,7 @@ def _judged(
         if answers is None:
             return None
         verdict = judge_round(before, answers, where=FIFTH)
-        if fresh or verdict.kept is None or verdict.kept >= KEPT:
+        if fresh or not verdict.too_far:
             break
     return model, verdict, share
 
@@ -266,12 +265,12 @@ def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None,
                 yield replace(event, message="checking whether it is better")
         if trainer.step < wanted:
             return None
-        for model, answered in ((training.segmenter, old), (trainer.snapshot(), new)):
-            answers = yield from exam.answers(model, training.compute, training.cancel)
-            if answers is None:
-                return None
-            answered.append(answers)
-    return judge_round(summed(old), summed(new), where=CROSSED)
+        answers = yield from exam.answers(trainer.snapshot(), training.compute, training.cancel)
+        if answers is None:
+            return None
+        old.append(exam.parents())
+        new.append(answers)
+    return judge_round(joined(old), joined(new), where=CROSSED)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:
