@@ -117,8 +117,8 @@ def judge_round(
         message = f"not better: {scores}; the model stays as it was"
     elif too_far:
         message = (
-            f"not taken over: {scores}, but it would change {1 - (kept or 0):.0%} of what the model says "
-            "where you did not correct; look at both, and correct some of those places if the new one is right"
+            f"not taken over: {scores}, but it changes {1 - (kept or 0):.0%} of what the model says "
+            "where you did not correct; look at both, and correct some of that if the new one is right"
         )
     else:
         message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
