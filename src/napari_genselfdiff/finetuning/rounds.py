@@ -200,12 +200,12 @@ def train_cut(
     yield Progress(recipe.steps, recipe.steps, "scoring the new model")
     judged = yield from _judged(training, trainer, exam, before, cut, fresh)
     if judged is not None and crossing and not judged[1].decided:
-        crossed = yield from _crossed(training, cut, trainer.step)
-        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], judged[2])
+        crossed = yield from _crossed(training, cut, trainer.step, judged[2], judged[3])
+        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], *judged[2:])
     if judged is None:
         yield _stopped(checkpoint, trainer, sampler, card | {"curve": curve})
         return
-    model, verdict, share = judged
+    model, verdict, share, _ = judged
     if verdict.after is not None:
         curve.append((trainer.step, verdict.after))
         yield ScorePoint(*curve[-1], clock.seconds)
@@ -229,7 +229,7 @@ def train_cut(
 
 def _judged(
     training: Training, trainer: Trainer, exam: Exam, before: Answers | None, cut: Cut, fresh: bool
-) -> Generator[Event, None, tuple[Segmenter, Verdict, float] | None]:
+) -> Generator[Event, None, tuple[Segmenter, Verdict, float, Answers] | None]:
     """The new model, or the part of the way to it that keeps enough of the old, and the verdict."""
     for share in SHARES:
         model = trainer.snapshot()
@@ -241,10 +241,12 @@ def _judged(
         verdict = judge_round(before, answers, where=FIFTH)
         if fresh or not verdict.too_far:
             break
-    return model, verdict, share
+    return model, verdict, share, answers
 
 
-def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None, Verdict | None]:
+def _crossed(
+    training: Training, cut: Cut, steps: int, share: float, whole: Answers
+) -> Generator[Event, None, Verdict | None]:
     """Judge by cross-validation; None when time ran out or a half holds nothing to learn from."""
     old: list[Answers] = []
     new: list[Answers] = []
@@ -265,12 +267,14 @@ def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None,
                 yield replace(event, message="checking whether it is better")
         if trainer.step < wanted:
             return None
-        answers = yield from exam.answers(trainer.snapshot(), training.compute, training.cancel)
+        model = blended(training.segmenter, trainer.average, share)
+        answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
         old.append(exam.parents())
         new.append(answers)
-    return judge_round(joined(old), joined(new), where=CROSSED)
+    # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
+    return judge_round(joined(old), replace(joined(new), kept=whole.kept), where=CROSSED)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:
