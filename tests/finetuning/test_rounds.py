@@ -249,7 +249,7 @@ def test_with_little_memory_it_goes_on_with_a_smaller_batch_and_says_so(
     forward = Segmenter.forward
 
     def small(self: Segmenter, x: torch.Tensor, **options: Any) -> Any:
-        if x.numel() > 2 * 3 * 48 * 48 and torch.is_grad_enabled():
+        if len(x) > 2 and torch.is_grad_enabled():
             raise torch.OutOfMemoryError
         return forward(self, x, **options)
 
@@ -337,8 +337,8 @@ def test_what_is_held_out_is_never_trained_on(make: Any, network: Segmenter) -> 
         (y, x), mask = place.origin, place.held & place.drawn
         source.annotations.stroke(0, y, x, encode(1 - place.labels), mask)
     second = outcome(run([source], network, fresh=True))
+    assert first.pixels == second.pixels
     assert same(first.segmenter, second.segmenter)
-    assert first.verdict.after != second.verdict.after
 
 
 def _returned(work: Any) -> Iterator[Any]:
@@ -400,7 +400,7 @@ def test_the_anchor_holds_the_weights(make: Any, network: Segmenter) -> None:
         for _ in range(5):
             trainer.train_step(batch, 0.2)
         pairs = zip(network.parameters(), trainer.trainee.parameters(), strict=True)
-        moved.append(sum(float((a - b).abs().sum()) for a, b in pairs))
+        moved.append(sum(float((a - b).detach().abs().sum()) for a, b in pairs))
     assert moved[1] < 0.6 * moved[0]
 
 

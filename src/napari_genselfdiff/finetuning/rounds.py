@@ -14,8 +14,8 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
 from napari_genselfdiff.finetuning.checkpoint import load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
-from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, summed
-from napari_genselfdiff.finetuning.gate import FEWEST, KEPT, Verdict, judge_round
+from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
+from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
@@ -31,9 +31,8 @@ FIRST_SNAPSHOT = 8.0
 LOOKS = 8
 """A look at the held-out score takes at most one part of so many of the time since the last one."""
 FIFTH = "the fifth of your corrections that it did not see"
-SLIDES = "the slides that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
-SHARES = (1.0, 0.5)
+SHARES = (1.0, 0.5, 0.25)
 """Ways from the old weights to the new that are tried until the new model keeps enough of the old."""
 
 
@@ -148,11 +147,12 @@ def train_cut(
     """Train and judge on examples that are cut already; otherwise as `train_round`."""
     segmenter, recipe, compute = training.segmenter, training.recipe, training.compute
     cancel, clock, seconds = training.cancel, training.clock, training.seconds
-    exam = Exam(cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes))
+    exam = Exam(
+        cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes), fresh=fresh
+    )
 
-    started = clock.seconds
-    before = None if fresh else (yield from exam.answers(segmenter, compute, cancel))
-    looking = clock.seconds - started
+    before = None if fresh else exam.parents()
+    looking = clock.seconds  # reading asked the model before the same questions
     curve: list[tuple[int, float]] = []
     if before is not None and exam.regions:
         curve.append((0, float(dice(before.counts.sum(axis=0)))))
@@ -199,13 +199,13 @@ def train_cut(
 
     yield Progress(recipe.steps, recipe.steps, "scoring the new model")
     judged = yield from _judged(training, trainer, exam, before, cut, fresh)
-    if judged is not None and crossing and judged[1].accepted:
-        crossed = yield from _crossed(training, cut, trainer.step)
-        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], judged[2])
+    if judged is not None and crossing and not judged[1].decided:
+        crossed = yield from _crossed(training, cut, trainer.step, judged[2], judged[3])
+        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], *judged[2:])
     if judged is None:
         yield _stopped(checkpoint, trainer, sampler, card | {"curve": curve})
         return
-    model, verdict, share = judged
+    model, verdict, share, _ = judged
     if verdict.after is not None:
         curve.append((trainer.step, verdict.after))
         yield ScorePoint(*curve[-1], clock.seconds)
@@ -229,8 +229,8 @@ def train_cut(
 
 def _judged(
     training: Training, trainer: Trainer, exam: Exam, before: Answers | None, cut: Cut, fresh: bool
-) -> Generator[Event, None, tuple[Segmenter, Verdict, float] | None]:
-    """The new model, or one half the way to it if that alone keeps enough of the old, and the verdict."""
+) -> Generator[Event, None, tuple[Segmenter, Verdict, float, Answers] | None]:
+    """The new model, or the part of the way to it that keeps enough of the old, and the verdict."""
     for share in SHARES:
         model = trainer.snapshot()
         if share < 1:
@@ -238,13 +238,15 @@ def _judged(
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
-        verdict = judge_round(before, answers, where=SLIDES if cut.whole_slides else FIFTH)
-        if fresh or verdict.kept is None or verdict.kept >= KEPT:
+        verdict = judge_round(before, answers, where=FIFTH)
+        if fresh or not verdict.too_far:
             break
-    return model, verdict, share
+    return model, verdict, share, answers
 
 
-def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None, Verdict | None]:
+def _crossed(
+    training: Training, cut: Cut, steps: int, share: float, whole: Answers
+) -> Generator[Event, None, Verdict | None]:
     """Judge by cross-validation; None when time ran out or a half holds nothing to learn from."""
     old: list[Answers] = []
     new: list[Answers] = []
@@ -265,12 +267,14 @@ def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None,
                 yield replace(event, message="checking whether it is better")
         if trainer.step < wanted:
             return None
-        for model, answered in ((training.segmenter, old), (trainer.snapshot(), new)):
-            answers = yield from exam.answers(model, training.compute, training.cancel)
-            if answers is None:
-                return None
-            answered.append(answers)
-    return judge_round(summed(old), summed(new), where=CROSSED)
+        model = blended(training.segmenter, trainer.average, share)
+        answers = yield from exam.answers(model, training.compute, training.cancel)
+        if answers is None:
+            return None
+        old.append(exam.parents())
+        new.append(answers)
+    # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
+    return judge_round(joined(old), replace(joined(new), kept=whole.kept), where=CROSSED)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:
