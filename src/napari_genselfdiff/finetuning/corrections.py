@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_genselfdiff.annotations import classes_of
+from napari_genselfdiff.annotations import classes_of, is_joined
 from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
@@ -198,7 +198,8 @@ def read_place(
     labels = np.where(drawn, classes_of(codes), guess).astype(np.uint8)
     sure = np.zeros(codes.shape, bool) if said is None else ~drawn & (said.confidence > CONFIDENT)
     known = drawn if said is None else np.ones(codes.shape, bool)
-    distance = _distance(labels, known, said, segmenter) if segmenter.spec.instances else None
+    joined = is_joined(codes)
+    distance = _distance(labels, joined, known, said, segmenter) if segmenter.spec.instances else None
     held = held_out_mask(codes.shape, outline.origin, outline.source.name)
     return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, distance, held)
 
@@ -249,17 +250,21 @@ def nothing_corrected(which: str | None) -> UserError:
 
 
 def _distance(
-    labels: NDArray[np.uint8], known: NDArray[np.bool_], said: Prediction | None, segmenter: Segmenter
+    labels: NDArray[np.uint8],
+    joined: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    said: Prediction | None,
+    segmenter: Segmenter,
 ) -> NDArray[np.float32]:
     """Target of the distance head; negative for objects whose outline nobody has said."""
     foreground = labels > 0
     if said is None:
-        ids = ndimage.label(foreground)[0]
+        ids = label_instances(foreground, foreground, joined=joined)
     else:
         # The model's own distance map separates nuclei that a person's drawing left touching.
         assert said.distance is not None
         how = separation(segmenter.spec.object_area)
-        ids = label_instances(foreground, said.distance / np.float32(255), how)
+        ids = label_instances(foreground, said.distance / np.float32(255), how, joined=joined)
     target = distance_target(ids)
     if not known.all():
         open_ended = np.unique(ids[ndimage.binary_dilation(~known)])

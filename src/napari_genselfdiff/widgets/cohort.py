@@ -45,6 +45,10 @@ class CohortSection(QGroupBox):
         row.addWidget(self.minutes)
         layout.addLayout(row)
 
+    def forget(self) -> None:
+        """Show that nothing is known of another slide."""
+        self.answer.setText(UNKNOWN)
+
     def show_state(self, *, ready: bool, editable: bool) -> None:
         """Allow the buttons."""
         self.check.setEnabled(ready)

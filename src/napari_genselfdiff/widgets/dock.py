@@ -15,6 +15,7 @@ from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.widgets.answering import Answering
+from napari_genselfdiff.widgets.cohort import CohortSection
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.export import ask_and_export
 from napari_genselfdiff.widgets.gestures import Gesture
@@ -72,17 +73,23 @@ class GenSelfDiffDock(QWidget):
         self.project_section = ProjectSection()
         self.versions_section = VersionsSection(self._tell)
         self.task_section = TaskSection()
+        self.cohort_section = CohortSection()
         self.answering = Answering(
             self.opening, self.correct_section, correct_here=self.correct_here, tell=self._tell
         )
-        self.learning = Learning(self.opening, self.runner, self.fine_tune_section, tell=self._tell)
+        self.learning = Learning(
+            self.opening, self.runner, self.fine_tune_section, self.cohort_section, tell=self._tell
+        )
         self.shortcuts = Shortcuts(self, self._keys())
         self.tabs = QTabWidget()
         self.tabs.addTab(
             scrolled(self.slide_section, self.segment_section, self.correct_section, self.fine_tune_section),
             "Annotate",
         )
-        self.tabs.addTab(scrolled(self.project_section, self.versions_section, self.task_section), "Project")
+        self.tabs.addTab(
+            scrolled(self.project_section, self.versions_section, self.task_section, self.cohort_section),
+            "Project",
+        )
         self.tabs.addTab(scrolled(self.shortcuts), "Keys ?")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2, 2, 2, 2)
@@ -329,6 +336,8 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.redo_button.setEnabled(session is not None and session.annotations.can_redo)
         corrected = session is not None and bool(session.slides.corrected)
         self.fine_tune_section.show_state(corrected=corrected, ready=editable and not running)
+        self.fine_tune_section.next_button.setEnabled(with_model and not running)
+        self.cohort_section.show_state(ready=there and not running, editable=editable)
         self.task_section.show_state(ready=editable and not running, corrected=corrected)
         for made in self.correct_section.gestures.values():
             made.setEnabled(self.editing is not None and editable)
@@ -359,6 +368,7 @@ class GenSelfDiffDock(QWidget):
             Key("H", "correct here", self.correct_here),
             Key("A", "this view is right", self.accept_view),
             Key("T", "train: fine-tune on the corrections", self.fine_tune_section.button.click),
+            Key("N", "next place to correct", self.fine_tune_section.next_button.click),
             Key("I", "instant answer, on or off", self.correct_section.instant.click),
             Key("K", "keep the instant answer of this view", self.correct_section.keep_button.click),
             Key("O", "show what the model before said", self.segment_section.compare.click),
@@ -402,7 +412,7 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.instant.toggled.connect(self._show_background)
         self.task_section.started.connect(self._start_task)
         self.task_section.classes.said.connect(self._tell)
-        self.fine_tune_section.fine_tune_clicked.connect(self.learning.fine_tune)
+        self.learning.correct_wanted.connect(self.correct_here)
         self.learning.adopted.connect(self._show_project)
         self.learning.improved.connect(self.segment_view)
         self.status.export_clicked.connect(self._export)
