@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
 
-from napari_genselfdiff.errors import MissingScaleError, UserError
-from napari_genselfdiff.events import Event, Finished, TileDone
-from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.widgets.answering import Answering
@@ -32,6 +29,7 @@ from napari_genselfdiff.widgets.sections import (
     StatusSection,
     scrolled,
 )
+from napari_genselfdiff.widgets.segmenting import NOT_IN_VIEW, Segmenting
 from napari_genselfdiff.widgets.shortcuts import Key, Shortcuts
 from napari_genselfdiff.widgets.slides import described
 from napari_genselfdiff.widgets.task import TaskSection
@@ -41,9 +39,6 @@ from napari_genselfdiff.workers import Job, warm_up_in_background
 if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtGui import QCloseEvent
-
-REFRESH_MS = 100
-NOT_IN_VIEW = "The slide is not in view: press Home to see all of it."
 
 
 class GenSelfDiffDock(QWidget):
@@ -62,7 +57,6 @@ class GenSelfDiffDock(QWidget):
         # napari wraps the viewer for plugins. Layers that come out of the wrapping are wrapped anew each
         # time, so that `layer in viewer.layers` and `is` would not hold.
         self.viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        self._looked_at: tuple[float, float] | None = None
         self.status = StatusSection()
         self.runner = Runner(self.status)
         self.opening = Opening(self.viewer, session_folder, tell=self._tell, on_change=self._show_state)
@@ -74,6 +68,7 @@ class GenSelfDiffDock(QWidget):
         self.versions_section = VersionsSection(self._tell)
         self.task_section = TaskSection()
         self.cohort_section = CohortSection()
+        self.segmenting = Segmenting(self.opening, self.runner, self.segment_section)
         self.answering = Answering(
             self.opening, self.correct_section, correct_here=self.correct_here, tell=self._tell
         )
@@ -97,10 +92,6 @@ class GenSelfDiffDock(QWidget):
         layout.addWidget(self.status)
         self.setMinimumWidth(340)
         self._connect()
-        self._tile_timer = QTimer(self)
-        self._tile_timer.setSingleShot(True)
-        self._tile_timer.setInterval(REFRESH_MS)
-        self._tile_timer.timeout.connect(self._refresh)
         self._show_state()
         warm_up_in_background()
         self.opening.follow()
@@ -138,10 +129,6 @@ class GenSelfDiffDock(QWidget):
         self.slide_section.show_sensitivity(session.tissue.sensitivity)
         self._show_tissue(self.slide_section.tissue.isChecked())
         self._model_changed(session.current or "")
-
-    def _leaving(self) -> None:
-        self._tile_timer.stop()
-        self.runner.close()
 
     def shut(self) -> None:
         """Stop what runs and finish writing; the session can be reopened."""
@@ -183,53 +170,7 @@ class GenSelfDiffDock(QWidget):
 
     def segment_view(self) -> None:
         """Segment what is on the screen."""
-        region = self.layers.visible_region() if self.layers is not None else None
-        if self.session is not None and region is None:
-            self.status.show_idle(NOT_IN_VIEW)
-        elif region is not None:
-            self._segment(region)
-
-    def segment_slide(self) -> None:
-        """Segment all of the slide's tissue, where the user looks first; go on where it was stopped."""
-        if self.session is not None:
-            self._segment(Region(0, 0, *self.session.slide.shape), slide_wide=True)
-
-    def _segment(self, region: Region, *, slide_wide: bool = False) -> None:
-        assert self.session is not None
-        session = self.session
-        self.segment_section.compare.setChecked(False)
-        try:
-            session.scale()
-        except MissingScaleError:
-            self.status.show_idle("Say the slide's resolution first (micrometres per pixel).")
-            return
-        except UserError as error:
-            self.status.show_idle(str(error))
-            return
-        self._look()
-
-        def finished(event: Finished) -> None:
-            self._refresh()
-            self._show_project()
-            stopped = "Stopped; what is done is kept: " if event.cancelled else "Segmented: "
-            self.status.show_idle(stopped + event.message)
-
-        self.runner.start(
-            lambda cancel: session.segment(
-                region, centre=lambda: self._looked_at, slide_wide=slide_wide, cancel=cancel
-            ),
-            on_event=self._tile_done,
-            on_finished=finished,
-        )
-
-    def _tile_done(self, event: Event) -> None:
-        if isinstance(event, TileDone) and not self._tile_timer.isActive():
-            self._tile_timer.start()
-
-    def _look(self, _event: Any = None) -> None:
-        """Remember what is looked at, for the thread that segments."""
-        region = self.layers.visible_region() if self.layers is not None else None
-        self._looked_at = region.centre if region is not None else None
+        self.segmenting.segment_view()
 
     def _use_model(self, name: str | None) -> None:
         session = self.session
@@ -315,10 +256,6 @@ class GenSelfDiffDock(QWidget):
             self.correct_here()
             self._tell("Paint a few of each class, and some background (0); then Fine-tune.")
 
-    def _refresh(self) -> None:
-        if self.layers is not None:
-            self.layers.refresh()
-
     def _show_state(self, _event: Any = None) -> None:
         session, running = self.session, self.job is not None
         there = session is not None
@@ -364,7 +301,7 @@ class GenSelfDiffDock(QWidget):
     def _keys(self) -> list[Key]:
         return [
             Key("G", "segment the view", self.segment_view),
-            Key("Shift+G", "segment the slide", self.segment_slide),
+            Key("Shift+G", "segment the slide", self.segmenting.segment_slide),
             Key("H", "correct here", self.correct_here),
             Key("A", "this view is right", self.accept_view),
             Key("T", "train: fine-tune on the corrections", self.fine_tune_section.button.click),
@@ -383,7 +320,7 @@ class GenSelfDiffDock(QWidget):
 
     def _connect(self) -> None:
         self.opening.entered.connect(self._entered)
-        self.opening.leaving.connect(self._leaving)
+        self.opening.leaving.connect(self.runner.close)
         self.opening.closed.connect(self._show_project)
         self.runner.changed.connect(self._show_state)
         self.project_section.slide_chosen.connect(self.opening.look_at)
@@ -395,9 +332,7 @@ class GenSelfDiffDock(QWidget):
         self.slide_section.mpp_given.connect(self._give_mpp)
         self.slide_section.tissue_toggled.connect(self._show_tissue)
         self.slide_section.sensitivity_chosen.connect(self._set_sensitivity)
-        self.viewer.scene.camera.events.connect(self._look)
-        self.segment_section.segment_clicked.connect(self.segment_view)
-        self.segment_section.slide_clicked.connect(self.segment_slide)
+        self.segmenting.segmented.connect(self._show_project)
         self.segment_section.model_chosen.connect(self._use_model)
         self.segment_section.previous_clicked.connect(
             lambda: self._use_model(self.session.previous if self.session else None)

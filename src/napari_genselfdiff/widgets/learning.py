@@ -1,4 +1,4 @@
-"""Corrections become a better model: fine-tunes, where to go next, and new cohorts, as the dock shows them."""
+"""Corrections become a better model: fine-tunes, where to go next and new cohorts, as shown in the dock."""
 
 from __future__ import annotations
 
