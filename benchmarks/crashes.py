@@ -3,8 +3,8 @@
     python benchmarks/crashes.py                      # a hundred of each; about ten minutes
     python benchmarks/crashes.py --kills 4 --cuts 8   # does the script work?
 
-A pathologist without a window (`drawing.py`) works on real sessions in a process of its own: strokes, accepted
-views, undo, redo, fine-tunes in a second thread, segmentations, checkpoints, saves, ends and restarts.
+A pathologist without a window (`drawing.py`) works on real sessions in a process of its own: strokes,
+accepted views, undo, redo, fine-tunes in a second thread, segmentations, checkpoints, saves, ends, restarts.
 
 *Kills.* The process is killed within a phase that is drawn by lot, several times a session in a row, so that
 recoveries are killed too. What it said it had drawn must be there.
@@ -13,7 +13,8 @@ recoveries are killed too. What it said it had drawn must be there.
 without what was not yet synced (`powercut.py`). What was drawn a second before the moment must be there.
 
 After each: the session opens for writing, the picture is the one that was drawn, views at all magnifications
-follow from the journal, the chain of hashes holds, undo and redo work, versions are there and load. Linux only.
+follow from the journal, the chain of hashes holds, undo and redo work, versions are there and load.
+Linux only.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from drawing import examine, make_library, work
 from powercut import after_cut, write_out
 from recorder import Recorder
@@ -130,7 +133,8 @@ def kills(count: int, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
             drawn, adopted = 0, set()
         phase = PHASES[number % len(PHASES)]
         wait = float(random.exponential(0.05 if phase != "fine-tuning" else 0.2))
-        child = Child(lambda tell, to=session: work(to, seed + number // KILLS_A_SESSION, 600, tell))
+        run = seed + number // KILLS_A_SESSION
+        child = Child(partial(work, session, run, 600))
         # The phase is waited for a random number of times, so that there is something to lose.
         wanted = int(random.integers(1, 3)) if phase != "opening" else 1
         limit = time.monotonic() + 60
@@ -142,7 +146,7 @@ def kills(count: int, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         drawn = max([drawn, *map(int, child.last("drawn"))])
         adopted |= set(child.last("adopted"))
         session.mkdir(exist_ok=True)
-        result = examined(session, seed + number // KILLS_A_SESSION, drawn=drawn, adopted=adopted)
+        result = examined(session, run, drawn=drawn, adopted=adopted)
         if status != -signal.SIGKILL:
             result["problems"].append(f"the work ended by itself with status {status}")
         yield {"phase": phase, "told": drawn, **result}
@@ -194,7 +198,11 @@ def cuts(count: int, seed: int, seconds: float, folder: Path) -> Iterator[dict[s
         result = examined(session, run, drawn=max(must, default=0), adopted=adopted)
         if missed:
             result["problems"].append(f"the recorder missed writes to {missed}")
-        lost = [at for at, word, value in child.lines if word == "drawn" and int(value) > result["position"] and at <= moment]
+        lost = [
+            at
+            for at, word, value in child.lines
+            if word == "drawn" and int(value) > result["position"] and at <= moment
+        ]
         shutil.rmtree(cut)
         yield {
             "phase": [value for at, word, value in child.lines if word == "phase" and at <= moment][-1],
@@ -219,7 +227,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> int:
     """Run, print and save; the status is 1 if a single session was not as it must be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--cuts", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=12.0, help="length of a recorded run")
@@ -240,8 +250,8 @@ def main() -> int:
                 rows[kind].append(row)
                 print(kind, len(rows[kind]), json.dumps(row), flush=True)
     results = {kind: {**summary(found), "rows": found} for kind, found in rows.items()}
-    for kind, found in results.items():
-        print(kind, json.dumps({key: value for key, value in found.items() if key != "rows"}))
+    for kind, result in results.items():
+        print(kind, json.dumps({key: value for key, value in result.items() if key != "rows"}))
     if options.output:
         options.output.write_text(json.dumps(results, indent=1) + "\n")
     return int(any(row["problems"] for found in rows.values() for row in found))

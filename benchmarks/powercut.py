@@ -5,8 +5,8 @@ The disk promises no more than POSIX does:
 - a file's content is there if an fsync of the file began after it was written. Else any part of it may be
   missing: a write may be lost, torn, or leave zeros where the file has already grown;
 - a name (of a new, renamed or deleted file or folder) is there if an fsync of its folder began after it. Else
-  it may be there or not: in the order of the operations, as journaling file systems keep it, or independently.
-  A rename happens or does not.
+  it may be there or not: in the order of the operations, as journaling file systems keep it, or each by
+  itself. A rename happens or does not.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Disk = dict[int, Node]
 """Nodes by number; 0 is the recorded folder."""
 
 Fate = Callable[[int, Operation], bytes | None]
-"""What arrives of an operation, by its number: of a write its bytes or some, of another b""; None when it is lost."""
+"""What arrives of an operation, by its number: its bytes or some of them; None when it is lost."""
 
 
 def whole(operations: Sequence[Operation]) -> Disk:

@@ -1,9 +1,9 @@
-"""Records what one process does to the files of a folder: every write with its bytes, every name, every fsync.
+"""Records what one process does to the files of a folder: writes with their bytes, names, fsyncs.
 
 The recorder stands in place of the functions of ``os``, and of ``open``, through which Python code (pathlib,
 tempfile, shutil, zarr) changes files. What a library in another language writes is seen at the next fsync of
-that file. `Recorder.missed` replays the log and compares it with the folder: a write that escaped shows there.
-Linux only.
+that file. `Recorder.missed` replays the log and compares it with the folder: a write that escaped shows
+there. Linux only.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Recorder:
         """Begin."""
         for name, function in self._functions.items():
             setattr(os, name, function)
-        builtins.open = io.open = self._opened  # type: ignore[assignment]
+        builtins.open = io.open = self._opened
 
     def uninstall(self) -> None:
         """End."""
         for name, function in self._system.items():
             setattr(os, name, function)
-        builtins.open = io.open = self._open  # type: ignore[assignment]
+        builtins.open = io.open = self._open
 
     def save(self, path: Path) -> None:
         """Write the log into a file."""
@@ -127,11 +127,11 @@ class Recorder:
         path = self._inside(number)
         with self.lock:
             node = self._nodes.get(path) if path else None
-            if path and node is not None and os.path.isfile(path):
-                if os.fstat(number).st_size != self._sizes.get(node, 0):  # written by another language
-                    self.log("truncate", node)
-                    with self._open(path, "rb") as file:
-                        self.log("write", node, data=file.read())
+            known = node is None or os.fstat(number).st_size == self._sizes.get(node, 0)
+            if path and node is not None and os.path.isfile(path) and not known:  # by another language
+                self.log("truncate", node)
+                with self._open(path, "rb") as file:
+                    self.log("write", node, data=file.read())
             begun = len(self.operations)
         self._system["fsync"](number)
         if node is not None:
@@ -204,7 +204,9 @@ class _RecordedFile(io.FileIO):
             at = os.fstat(self.fileno()).st_size if self._appends else self.tell()
             written = super().write(data) or 0
             if written:
-                self._recorder.log("write", self._node, at=at, data=bytes(memoryview(data).cast("B")[:written]))
+                self._recorder.log(
+                    "write", self._node, at=at, data=bytes(memoryview(data).cast("B")[:written])
+                )
         return written
 
     def truncate(self, size: int | None = None, /) -> int:

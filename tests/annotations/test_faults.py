@@ -53,7 +53,9 @@ def largest_file(size: int) -> Iterator[None]:
 def refusing(folder: Path, number: int) -> Iterator[None]:
     """A file system that takes no writes under a folder, whoever asks: root as well."""
     below = f"{folder}{os.sep}"
-    real: dict[str, Any] = {name: getattr(os, name) for name in ("open", "mkdir", "rename", "replace", "unlink")}
+    real: dict[str, Any] = {
+        name: getattr(os, name) for name in ("open", "mkdir", "rename", "replace", "unlink")
+    }
     real_open = builtins.open
 
     def refuse(path: Any) -> None:

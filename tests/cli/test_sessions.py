@@ -169,16 +169,12 @@ def test_the_log_for_programs(cli: Cli, folder: Path) -> None:
     assert [record["seq"] for record in records] == [1, 2, 3, 4]
     assert records[0]["slide_name"] == "block A"
     assert records[0]["region"] == {"y": 100, "x": 100, "height": 20, "width": 20}
-    assert records[0]["transitions"] == [
-        {"layer": 0, "before": "unseen", "after": "nucleus", "pixels": 400}
-    ]
+    assert records[0]["transitions"] == [{"layer": 0, "before": "unseen", "after": "nucleus", "pixels": 400}]
     assert records[3]["of"] == 3
     assert records[3]["hash"] == head_of(folder)
 
 
-def test_an_export_can_be_read_and_verified_and_names_nobody(
-    cli: Cli, folder: Path, tmp_path: Path
-) -> None:
+def test_an_export_can_be_read_and_verified_and_names_nobody(cli: Cli, folder: Path, tmp_path: Path) -> None:
     said = cli("session", "export", folder, tmp_path / "handover")
     assert (said.status, said.err) == (0, "")
     out = tmp_path / "handover"
@@ -194,7 +190,9 @@ def test_an_export_can_be_read_and_verified_and_names_nobody(
     assert labels[115 - y, 115 - x] == 0
     assert (labels != 255).sum() == 700
     collection = json.loads(next(out.rglob("labels-1.geojson")).read_text())
-    assert "nucleus" in {feature["properties"]["classification"]["name"] for feature in collection["features"]}
+    assert "nucleus" in {
+        feature["properties"]["classification"]["name"] for feature in collection["features"]
+    }
     assert json.loads((out / "models" / "nuclei.json").read_text())["card"]["kind"] == "segmenter"
     for line in (out / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ", 1)

@@ -298,6 +298,4 @@ def set_tail_aside(path: Path, good: int) -> Path:
 
 def free_name(path: Path) -> Path:
     """Add the first number to a path with which there is nothing of its name."""
-    return next(
-        free for number in count(1) if not (free := path.with_name(f"{path.name}-{number}")).exists()
-    )
+    return next(free for number in count(1) if not (free := path.with_name(f"{path.name}-{number}")).exists())

@@ -18,12 +18,19 @@ import numpy as np
 from napari_genselfdiff.annotations.checkpoint import Applied, read_applied, write_applied
 from napari_genselfdiff.annotations.chunks import CHUNK, Key, keys_within
 from napari_genselfdiff.annotations.delta import Patch
-from napari_genselfdiff.annotations.journal import JOURNAL_NAME, Journal, free_name, refuse_foreign, set_tail_aside
+from napari_genselfdiff.annotations.journal import (
+    JOURNAL_NAME,
+    Journal,
+    free_name,
+    refuse_foreign,
+    set_tail_aside,
+)
 from napari_genselfdiff.annotations.pyramid import layer_shape
 from napari_genselfdiff.annotations.records import Scan, scan
 from napari_genselfdiff.annotations.replay import rebuild
 from napari_genselfdiff.annotations.store import EditStore, is_store
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.geometry import Region
 
 EDITS_NAME = "edits"
 _CLOCK_SLACK_NS = 2_000_000_000  # file systems keep times to 2 s (FAT) or better
@@ -145,6 +152,9 @@ def _bring_in_step(store: EditStore, journal: Journal, applied: Applied | None) 
     modified = store.chunks.modified_since(since)
     suspects = {key for key in modified if key.array.startswith("own/")}
     present = set(_own_keys(store))
+    # At the checkpoint views were in step. Since then they changed where the journal says so, or in chunks
+    # that were written since; what lies around a stroke needs no look.
+    changed: set[tuple[int, Region]] = set()
     for entry in journal.entries:
         drawn = len(entry.parts) - entry.cleared
         for number, (layer, box) in enumerate(entry.parts):
@@ -156,16 +166,21 @@ def _bring_in_step(store: EditStore, journal: Journal, applied: Applied | None) 
                     journal.path,
                     "open the session with its own slide, or choose another session folder",
                 )
+            if entry.seq > position:
+                changed.add((layer, box))
             for key in keys_within(f"own/{layer}", box):
                 # A chunk that is not there may rightly be empty, or its file may never have reached the disk.
-                if entry.seq > position or key not in present:
+                if key not in present:
+                    changed.add((layer, key.box))
                     suspects.add(key)
-    ordered = sorted(suspects)
-    rebuild(store, journal, ordered)
+                elif entry.seq > position:
+                    suspects.add(key)
+    rebuild(store, journal, suspects)
     derived = modified - suspects
     for key in derived:
         store.chunks.forget(key)
-    store.refresh_shown([(_layer_of(key), key.box) for key in (*ordered, *sorted(derived))])
+        changed.add((_layer_of(key), key.box))
+    store.refresh_shown(sorted(changed, key=lambda place: (place[0], place[1].y, place[1].x)))
 
 
 def _layer_of(key: Key) -> int:

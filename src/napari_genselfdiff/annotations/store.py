@@ -319,11 +319,16 @@ class EditStore:
         drawn = np.zeros((below.height, below.width), bool)
         for child in existing:
             drawn |= self.chunks.read(child, below) != UNSEEN
-        if not bool(drawn.any()):
-            self._replace_shown(key, part, np.zeros((part.height, part.width), np.uint8))
-            return
-        seen = halved(self.read(layer - 1, below.y, below.x, below.height, below.width))
-        new = np.where(any_of_four(drawn), np.where(seen == UNSEEN, np.uint8(ERASED), seen), np.uint8(UNSEEN))
+        touched = any_of_four(drawn)
+        new = np.zeros((part.height, part.width), np.uint8)
+        inner = bounds(touched)
+        if inner is not None:  # often a stroke in a chunk: what lies around it is not looked at
+            where = Region(part.y + inner.y, part.x + inner.x, inner.height, inner.width)
+            finer = rescaled(where, layer, layer - 1)
+            seen = halved(self.read(layer - 1, finer.y, finer.x, finer.height, finer.width))
+            seen = np.where(seen == UNSEEN, np.uint8(ERASED), seen)
+            here = within(where, part)
+            np.copyto(new[here], seen, where=touched[here])
         self._replace_shown(key, part, new)
 
     def _replace_shown(self, key: Key, part: Region, new: Codes) -> None:

@@ -48,7 +48,7 @@ def verify(
 ) -> None:
     """Check the journals and the models of a session; the exit status is 1 when something is wrong.
 
-    The chain of hashes shows damage. It shows tampering only together with a head hash that was kept elsewhere.
+    The chain of hashes shows damage. It shows tampering only with a head hash that was kept elsewhere.
     """
     from napari_genselfdiff.verbs.auditing import check_session
 
@@ -82,8 +82,8 @@ def log(
     found = annotation_folders(folder)
     state = readable_state(folder)
     classes = class_names(folder, state)
-    for name, annotations in slide_names(folder, state, found).items():
-        for record in read_records(annotations, last=last, classes=classes):
+    for name, place in slide_names(folder, state, found).items():
+        for record in read_records(place, last=last, classes=classes):
             if as_json:
                 line = json.dumps({"slide_name": name, **asdict(record)}, ensure_ascii=False)
             else:
@@ -115,7 +115,9 @@ def _summary(name: str, checked: Audit, *, replay: bool) -> list[str]:
     lines.append(f"  head     {checked.head}")
     lines.append(f"  chain    {'holds' if checked.chained else 'does not hold'}")
     if checked.replayed:
-        lines.append(f"  pixels   {'agree' if checked.agrees else 'do not agree'} with a replay of the journal")
+        lines.append(
+            f"  pixels   {'agree' if checked.agrees else 'do not agree'} with a replay of the journal"
+        )
     elif replay:
         lines.append("  pixels   were not compared")
     return [*lines, *(f"  note     {note}" for note in checked.notes)]

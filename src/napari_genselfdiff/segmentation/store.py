@@ -33,8 +33,7 @@ STEP = 8
 Window = tuple[slice, slice]
 _LOG = logging.getLogger(__name__)
 _DAMAGE = (RuntimeError, ValueError, TypeError, KeyError)
-"""What zarr and its codecs raise over damaged files, on which they do not agree; a disk that cannot be read is
-another matter."""
+"""What zarr and its codecs raise over damaged files; not what a disk raises that cannot be read."""
 
 
 class Numbering(NamedTuple):
@@ -282,7 +281,6 @@ class PredictionStore:
             y, x = -(-y // 2), -(-x // 2)
             if not labels.size:
                 return
-
 
     def _pixels(self, array: Any, window: Window) -> NDArray[Any]:
         try:

@@ -1,4 +1,4 @@
-"""Checking a session's folder: every journal, the stored pixels, the files of the models. Nothing is written."""
+"""Checking a session's folder: journals, stored pixels, files of the models. Nothing is written."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def slide_names(folder: Path, state: SessionState, found: Sequence[Path]) -> dic
     """Names of the slides of annotation folders, as the session knows them, or else after their folders."""
     known = {(folder / slide.folder).resolve(): slide.name for slide in state.slides}
     names: dict[str, Path] = {}
-    for annotations in found:
-        here = [annotations, *annotations.parents][:2]
-        name = next((known[place.resolve()] for place in here if place.resolve() in known), "")
-        relative = annotations.relative_to(folder)
+    for place in found:
+        # "annotations" lies in the folder of its slide, which is the session itself in the first format.
+        name = known.get(place.resolve(), known.get(place.parent.resolve(), ""))
+        relative = place.relative_to(folder)
         name = name or str(relative.parent if relative.name == "annotations" else relative)
         if name in (".", "") or name in names:
             name = str(relative)
-        names[name] = annotations
+        names[name] = place
     return names
 
 
@@ -114,10 +114,7 @@ def check_session(folder: Path, *, replay: bool = False, heads: Sequence[str] = 
     except UserError as error:
         state = SessionState()
         problems.append(str(error))
-    audits = {
-        name: audit(annotations, replay=replay)
-        for name, annotations in slide_names(folder, state, found).items()
-    }
+    audits = {name: audit(place, replay=replay) for name, place in slide_names(folder, state, found).items()}
     for name, checked in audits.items():
         problems += [f"{name}: {problem}" for problem in checked.problems]
     models = tuple(_checked(folder, state))

@@ -1,7 +1,7 @@
 """A session as a folder or an archive that can be handed over: readable without this program.
 
-What a person drew goes in, who drew it and when, and what the models are. Slides do not, nor pictures of them,
-nor the paths where they lie, which can name a patient.
+What a person drew goes in, who drew it and when, and what the models are. Slides do not, nor pictures of
+them, nor the paths where they lie, which can name a patient.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ slides/NAME/journal.ndjson the journal itself, byte for byte: one JSON object a 
                            the line before ("prev"); "delta" holds every changed pixel, before and after
 slides/NAME/labels-N.*     what is drawn now, one file a place: GeoJSON for QuPath, OME-Zarr for everything
                            else. 0 is background, 255 is not labelled
-models/NAME.json           the card of each version: what it was trained from, on how many changes, its scores,
-                           and the SHA-256 of its weights
+models/NAME.json           the card of each version: what it was trained from, on how many changes, its
+                           scores, and the SHA-256 of its weights
 SHA256SUMS                 of every file: sha256sum -c SHA256SUMS
 
 Heads of the journals (SHA-256 of the last line):
 {heads}
 
-What this can prove. A journal whose chain of hashes holds was not damaged. Whoever can write the file can also
-compute its hashes anew, so that nobody tampered with it is shown only by a head hash that was kept elsewhere:
+What this can prove. The chain of hashes shows damage. Whoever can write the file can also compute its hashes
+anew, so it shows tampering only where a head hash was kept elsewhere:
 napari-genselfdiff session verify FOLDER --head HASH
 
 Slides, pictures of them, their paths, and the weights of the models are not in here.
@@ -110,17 +110,17 @@ def _fill(
 ) -> Iterator[Event]:
     classes = class_names(folder, state)
     audits: dict[str, Audit] = {}
-    for number, (name, annotations) in enumerate(slide_names(folder, state, found).items()):
+    for number, (name, place) in enumerate(slide_names(folder, state, found).items()):
         yield Progress(number, len(found), f"exporting {name}")
         _stop_if(cancel)
-        audits[name] = audit(annotations)
+        audits[name] = audit(place)
         known = next((slide for slide in state.slides if slide.fingerprint == audits[name].slide), None)
         here = target / "slides" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         here.mkdir(parents=True)
-        for path in (annotations / JOURNAL_NAME, *sorted(annotations.glob(f"{JOURNAL_NAME}.damaged-*"))):
+        for path in (place / JOURNAL_NAME, *sorted(place.glob(f"{JOURNAL_NAME}.damaged-*"))):
             shutil.copyfile(path, here / path.name)
-        _write_records(here / "records.csv", read_records(annotations, classes=classes))
-        _write_labels(here, annotations, classes, known.mpp if known else None, cancel)
+        _write_records(here / "records.csv", read_records(place, classes=classes))
+        _write_labels(here, place, classes, known.mpp if known else None, cancel)
     _write_models(target, folder, state)
     summary = {
         "classes": list(classes),
@@ -133,7 +133,9 @@ def _fill(
                 "authors": checked.authors,
                 "first": checked.first,
                 "last": checked.last,
-                "mpp": next((slide.mpp for slide in state.slides if slide.fingerprint == checked.slide), None),
+                "mpp": next(
+                    (slide.mpp for slide in state.slides if slide.fingerprint == checked.slide), None
+                ),
                 "problems": checked.problems,
             }
             for name, checked in audits.items()
@@ -158,9 +160,12 @@ def _write_records(path: Path, records: Iterator[AuditRecord]) -> None:
         for record in records:
             box = record.region
             table.writerow(
-                [record.seq, record.time, _cell(record.author), record.kind, record.of or "", record.model]
-                + [box.y, box.x, box.height, box.width, f"1/{2**record.layer}", changes(record)]
-                + [record.cleared or "", _cell(record.text), record.slide, record.hash]
+                (
+                    *(record.seq, record.time, _cell(record.author), record.kind, record.of or ""),
+                    *(record.model, box.y, box.x, box.height, box.width, f"1/{2**record.layer}"),
+                    *(changes(record), record.cleared or "", _cell(record.text)),
+                    *(record.slide, record.hash),
+                )
             )
 
 
@@ -178,24 +183,24 @@ def changes(record: AuditRecord) -> str:
 
 
 def _write_labels(
-    target: Path, annotations: Path, classes: Sequence[str], mpp: float | None, cancel: CancelToken | None
+    target: Path, place: Path, classes: Sequence[str], mpp: float | None, cancel: CancelToken | None
 ) -> None:
     """Write what is drawn, each connected place as files of its own, at the finest layer that fits them."""
     from napari_genselfdiff.exchange.labels import write_labels
 
-    known = identity(annotations / EDITS_NAME)
+    known = identity(place / EDITS_NAME)
     if known is None:
         return  # nothing was ever drawn, or an export is exported: the journal says it all
     _, shape, slide = known
     with tempfile.TemporaryDirectory() as temporary:
-        shutil.copyfile(annotations / JOURNAL_NAME, Path(temporary) / JOURNAL_NAME)
+        shutil.copyfile(place / JOURNAL_NAME, Path(temporary) / JOURNAL_NAME)
         with Annotations.open(temporary, shape=shape, slide_id=slide) as drawn:
-            for number, place in enumerate(_places(drawn.supervised_boxes()), 1):
+            for number, hull in enumerate(_places(drawn.supervised_boxes()), 1):
                 _stop_if(cancel)
                 layer = 0
-                while (place.height >> layer) * (place.width >> layer) > _PIXELS_AT_ONCE:
+                while (hull.height >> layer) * (hull.width >> layer) > _PIXELS_AT_ONCE:
                     layer += 1
-                box = rescaled(place, 0, layer)
+                box = rescaled(hull, 0, layer)
                 shown = classes_of(drawn.read(layer, box))
                 labels = np.where(shown < 0, _NOT_LABELLED, shown).astype(np.uint8)
                 for suffix in (".geojson", ".ome.zarr"):
@@ -217,7 +222,7 @@ def _places(boxes: Sequence[Region]) -> list[Region]:
             places = [place for place in places if place not in near]
             top, left = min(p.y for p in (*near, box)), min(p.x for p in (*near, box))
             bottom, right = max(p.bottom for p in (*near, box)), max(p.right for p in (*near, box))
-            box = Region(top, left, bottom - top, right - left)  # noqa: PLW2901
+            box = Region(top, left, bottom - top, right - left)
         places.append(box)
     return sorted(places, key=lambda place: (place.y, place.x))
 
