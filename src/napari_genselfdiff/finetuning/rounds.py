@@ -75,6 +75,7 @@ def train_round(
     *,
     compute: Compute,
     fresh: bool = False,
+    begin: Segmenter | None = None,
     anchor: dict[str, Tensor] | None = None,
     seconds: float | None = None,
     steps: int | None = None,
@@ -90,10 +91,13 @@ def train_round(
     sources : sequence of Source
         One that cannot be read is left out, and a `Progress` says so.
     segmenter : Segmenter
-        The model to start from; it is not changed.
+        The model in use, from which training starts; it is not changed.
     compute : Compute
     fresh : bool
         The output layer is new: what the model says means nothing, and there is nothing to be better than.
+    begin : Segmenter, optional
+        Weights to start from instead, such as those of an adapted pretext; the model in use still teaches
+        where nothing was corrected, and is still to be beaten.
     anchor : dict of str to Tensor, optional
         U-Net weights that training is pulled to; those of ``segmenter`` by default.
     seconds : float, optional
@@ -135,9 +139,9 @@ def train_round(
     if cut is None:
         yield Finished(None, "stopped; the model stays as it was", cancelled=True)
         return
-    recipe = recipe_for(cut.amount, fresh=fresh)
+    recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
-    training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor)
+    training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin)
     yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
 
@@ -239,7 +243,7 @@ def _judged(
         if answers is None:
             return None
         verdict = judge_round(before, answers, where=FIFTH)
-        if fresh or not verdict.too_far:
+        if fresh or training.begin is not None or not verdict.too_far:
             break
     return model, verdict, share, answers
 

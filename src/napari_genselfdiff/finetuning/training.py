@@ -30,7 +30,7 @@ class Training:
     Attributes
     ----------
     segmenter : Segmenter
-        The model to start from.
+        The model in use, which the new one has to be better than.
     recipe : Recipe
     compute : Compute
     cancel : CancelToken
@@ -39,6 +39,8 @@ class Training:
     seconds : float or None
         When the round has to end.
     anchor : dict of str to Tensor, or None
+    begin : Segmenter, optional
+        The weights to start from, where they are not those of the model in use.
     """
 
     segmenter: Segmenter
@@ -48,6 +50,7 @@ class Training:
     clock: Clock
     seconds: float | None
     anchor: dict[str, Tensor] | None
+    begin: Segmenter | None = None
 
     def start(self, examples: Sequence[Example]) -> tuple[Trainer, CorrectionSampler]:
         """A training that has not begun, and its patches."""
@@ -55,7 +58,7 @@ class Training:
         sampler = CorrectionSampler(
             examples, size=settings.patch, seed=settings.seed, appearance=settings.appearance
         )
-        return Trainer(self.segmenter, self.compute, settings, anchor=self.anchor), sampler
+        return Trainer(self.begin or self.segmenter, self.compute, settings, anchor=self.anchor), sampler
 
     def train(
         self, trainer: Trainer, sampler: CorrectionSampler, steps: int, limit: float | None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+PRETEXT = "pretext"
+"""Entry of a version's settings: the pretext whose weights its training began with."""
+
 
 @dataclass(frozen=True)
 class Version:

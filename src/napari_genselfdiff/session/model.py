@@ -9,7 +9,7 @@ from psygnal import Signal
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import Round, Version
+from napari_genselfdiff.models.versions import PRETEXT, Round, Version
 from napari_genselfdiff.session.state import SessionState
 from napari_genselfdiff.session.task import BACKGROUND, Task
 from napari_genselfdiff.session.versions import Versions
@@ -147,6 +147,24 @@ class SessionModel:
         if self._state.pretext:
             return str(self.folder / self._state.pretext)
         return self.task.pretext if self.task is not None else library.DEFAULT_PRETEXT
+
+    def adapted_segmenter(self) -> Segmenter | None:
+        """What the next fine-tune begins with after the pretext was adapted, once; None in all other cases.
+
+        It has the classes of the model in use, which it must beat. If it did not, fine-tunes go on from the
+        model.
+        """
+        adapted = self._state.pretext
+        if not adapted or not self.current:
+            return None
+        name = Path(adapted).name
+        if any(version.settings.get(PRETEXT) == name for version in self.versions):
+            return None
+        from napari_genselfdiff.diffusion.pretraining import load_pretext
+        from napari_genselfdiff.session.starting import pretext_segmenter
+
+        spec, network = self.segmenter().spec, load_pretext(self.folder / adapted)[0]
+        return pretext_segmenter(spec, network.state_dict()) if network.config == spec.config else None
 
     def use_pretext(self, path: str) -> None:
         """Begin the next fine-tune with an adapted pretext; ``path`` is relative to the session's folder."""

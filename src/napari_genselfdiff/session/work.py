@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import Round, Version
+from napari_genselfdiff.models.versions import PRETEXT, Round, Version
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_genselfdiff.finetuning.corrections import Source
     from napari_genselfdiff.finetuning.rounds import RoundResult
     from napari_genselfdiff.session.session import Session
@@ -87,6 +86,8 @@ def fine_tune_model(
                 "press Correct here and paint what the model got wrong",
             )
         sources, left_out = _sources(corrected)
+        begin = session.adapted_segmenter()
+        made_with = session.pretext if begin is not None or parent is None else ""
         _forget_others(unfinished)
         resume = unfinished.exists()
         while True:
@@ -96,6 +97,7 @@ def fine_tune_model(
                     segmenter,
                     compute=session.compute,
                     fresh=parent is None,
+                    begin=begin,
                     seconds=seconds,
                     steps=steps,
                     seed=seed,
@@ -104,7 +106,7 @@ def fine_tune_model(
                     cancel=cancel,
                 ):
                     if isinstance(event, Finished) and event.result is not None:
-                        yield _as_version(session, event.result, parent, seed, left_out)
+                        yield _as_version(session, event.result, parent, seed, left_out, made_with)
                     else:
                         yield event
                 return
@@ -142,7 +144,12 @@ def _forget_others(unfinished: Path) -> None:
 
 
 def _as_version(
-    session: Session, result: RoundResult, parent: str | None, seed: int, left_out: list[str]
+    session: Session,
+    result: RoundResult,
+    parent: str | None,
+    seed: int,
+    left_out: list[str],
+    pretext: str,
 ) -> Finished:
     """Write the weights of a round, and say what came of it."""
     from napari_genselfdiff.segmentation.network import save_segmenter
@@ -161,7 +168,7 @@ def _as_version(
         round(result.seconds, 1),
         datetime.now(UTC).isoformat(timespec="seconds"),
         positions=result.positions,
-        settings=result.settings,
+        settings=result.settings | ({PRETEXT: Path(pretext).name} if pretext else {}),
         answer=verdict.message,
         kind="round",
     )
