@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interactive_learners import Learner, Network, Woods
+from interactive_learners import Instant, Learner, Network, Woods
 from interactive_project import (
     FOLDS,
     Fold,
@@ -73,7 +73,7 @@ class Plan:
     """What is the same for all rows."""
 
     rounds: int
-    steps: int
+    steps: int | None
     budget: int
     images: int
     held_out: int
@@ -112,6 +112,8 @@ def learner(method: str, task: Task, pretext: str, plan: Plan, seed: int) -> Lea
     if kind == "forest":
         return Woods(seed=seed)
     compute = choose_compute("cpu", threads=plan.threads)
+    if kind == "instant":
+        return Instant(pretext, compute=compute)
     return Network(
         pretext, scratch=kind == "scratch", mpp=task.mpp, steps=plan.steps, seed=seed, compute=compute
     )
@@ -179,7 +181,7 @@ def one_run(
                 pages[done.place.page].paint(stroke)
             pages[done.place.page].windows.append(done.place.window)
             clock, processor = time.perf_counter(), time.process_time()
-            model.learn(pages)
+            notes = model.learn(pages)
             seconds = {"cpu": time.process_time() - processor, "clock": time.perf_counter() - clock}
             maps = [model.probability(page.picture.rgb) for page in pages]
             rest = [page.unseen() for page in pages]
@@ -193,6 +195,7 @@ def one_run(
                 ],
                 "touched": int(sum(page.drawn.sum() for page in pages)),
                 **{name: round(value, 2) for name, value in seconds.items()},
+                **notes,
             }
             report(row)
             rounds.append(row | ({} if given else done.to_row()))
@@ -210,7 +213,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=100, help="of each round of fine-tuning")
+    parser.add_argument("--steps", type=int, help="of each round; by default the plugin's number")
     parser.add_argument("--budget", type=int, default=1000, help="touched pixels a round")
     parser.add_argument("--images", type=int, default=5, help="of a project")
     parser.add_argument("--held-out", type=int, default=10, help="images to score")
@@ -266,14 +269,12 @@ def main() -> None:
                         )
 
                     def report(row: dict[str, Any], key: dict[str, Any] = key) -> None:
+                        short = {
+                            name: v if not isinstance(v, list) else f"{np.mean(v):.3f}"
+                            for name, v in row.items()
+                        }
                         print(
-                            *key.values(),
-                            row["round"],
-                            f"{np.mean(row['dice']):.3f} {np.mean(row['rest']):.3f}",
-                            row["touched"],
-                            row["cpu"],
-                            row["clock"],
-                            flush=True,
+                            *key.values(), *(f"{name} {value}" for name, value in short.items()), flush=True
                         )
 
                     found = one_run(task, fold, test, method, seed, plan, pretexts[task.name], given, report)

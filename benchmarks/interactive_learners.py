@@ -5,74 +5,117 @@ The one place that knows how the plugin is called.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from napari_genselfdiff.finetuning.instant import Answer, InstantTask
+from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from numpy.typing import NDArray
 
 from forest import Forest, features
 from interactive_project import Page
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.pretraining import load_pretext
-from napari_genselfdiff.events import Finished
-from napari_genselfdiff.finetuning.corrections import correction_examples
+from napari_genselfdiff.events import Event, Finished
+from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.examples import Example
-from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
 from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
+from napari_genselfdiff.slides import Slide, slide_from_arrays
 
 Pixels = NDArray[np.uint8]
 CLASSES = ("background", "foreground")
+NO_LIMIT = 1e6
+"""Seconds: rounds end after steps, because other work may share the cores."""
 
 
 class Learner(Protocol):
     """A model that learns from all strokes of a project so far."""
 
-    def learn(self, pages: Sequence[Page]) -> None:
-        """Take in what was painted."""
+    def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
+        """Take in what was painted; returns what is worth writing down."""
 
     def probability(self, rgb: Pixels) -> NDArray[np.float32]:
         """Probability of the foreground of an image at the model's resolution."""
 
 
 class Network:
-    """The second gear: the network itself is fine-tuned, from the pretext or from standard weights."""
+    """The second gear: the network itself is fine-tuned, from the pretext or from standard weights.
 
-    def __init__(self, pretext: str, *, scratch: bool, mpp: float, steps: int, seed: int, compute: Compute):
+    Parameters
+    ----------
+    pretext : str
+        A file.
+    scratch : bool
+        Take its configuration only.
+    mpp : float
+    steps : int or None
+        Of a round; as many as the plugin takes by default.
+    seed : int
+    compute : Compute
+    """
+
+    def __init__(
+        self, pretext: str, *, scratch: bool, mpp: float, steps: int | None, seed: int, compute: Compute
+    ) -> None:
         unet, _ = load_pretext(pretext)
         spec = SegmenterSpec(unet.config, CLASSES, mpp)
         self.segmenter = build_segmenter(spec, start=None if scratch else unet.state_dict(), seed=seed)
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
 
-    def learn(self, pages: Sequence[Page]) -> None:
-        """One round of fine-tuning."""
-        training: list[Example] = []
-        for page in pages:
-            if page.drawn.any():
-                training += correction_examples(
-                    page.slide, page.annotations, self.segmenter, scale=page.scale, compute=self.compute
-                )[0]
-        settings = FineTuneSettings(seed=self.seed * 1000 + self.round, fixed_statistics=self.round > 0)
-        *_, last = fine_tune(
-            self.segmenter,
-            training,
-            [],
-            compute=self.compute,
-            settings=settings,
-            steps=self.steps,
-            score_before=False,
+    def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
+        """One round of fine-tuning; the new model is taken if the gate takes it, as in the plugin."""
+        sources = [Source(p.slide, p.annotations, p.picture.name) for p in pages if p.drawn.any()]
+        result: RoundResult = _result(
+            train_round(
+                sources,
+                self.segmenter,
+                compute=self.compute,
+                fresh=self.round == 0,
+                seconds=NO_LIMIT,
+                steps=self.steps,
+                seed=1000 * self.seed + self.round,
+            )
         )
-        assert isinstance(last, Finished)
-        assert isinstance(last.result, FineTuneResult)
-        self.segmenter = last.result.segmenter
-        self.round += 1
+        if result.verdict.accepted:
+            self.segmenter = result.segmenter
+            self.round += 1
+        return {"accepted": result.verdict.accepted, "steps": result.steps, "said": result.verdict.message}
 
     def probability(self, rgb: Pixels) -> NDArray[np.float32]:
         """See `Learner`."""
         planes = predict_image(self.segmenter, rgb, self.compute).probabilities
         return np.asarray(planes[1] / np.float32(255))
+
+
+class Instant:
+    """The first gear: a light classifier on the pretext's frozen features."""
+
+    def __init__(self, pretext: str, *, compute: Compute) -> None:
+        self.task = InstantTask(load_pretext(pretext)[0], compute=compute, classes=CLASSES)
+        self._slides: dict[bytes, Slide] = {}
+
+    def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
+        """Look at what was painted, and fit the classifier anew."""
+        for page in pages:
+            if page.drawn.any():
+                self.task.touch(page.slide, Region(0, 0, *page.slide.shape), scale=page.scale)
+                _result(self.task.catch_up(page.slide, page.annotations, scale=page.scale))
+        self.learned = self.task.learn()
+        return {"pixels": self.learned.pixels}
+
+    def probability(self, rgb: Pixels) -> NDArray[np.float32]:
+        """See `Learner`."""
+        key = rgb.tobytes()
+        if key not in self._slides:
+            self._slides[key] = slide_from_arrays(rgb, name=f"image {len(self._slides)}")
+        view = self.task.view(self._slides[key], Region(0, 0, *rgb.shape[:2]), scale=1.0)
+        answer: Answer = _result(self.task.answers(view, self.learned))
+        sure = answer.confidence / np.float32(255)
+        return np.where(answer.labels == 1, sure, 1 - sure)
 
 
 class Woods:
@@ -82,7 +125,7 @@ class Woods:
         self.seed = seed
         self._features: dict[bytes, NDArray[np.float32]] = {}
 
-    def learn(self, pages: Sequence[Page]) -> None:
+    def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
         """Grow the trees anew on all painted pixels."""
         data = [
             Example(p.picture.name, p.picture.rgb, p.picture.truth, p.drawn.astype(np.float32))
@@ -90,6 +133,7 @@ class Woods:
             if p.drawn.any()
         ]
         self.forest = Forest(data, seed=self.seed, measure=self._remembered, jobs=1)
+        return {}
 
     def probability(self, rgb: Pixels) -> NDArray[np.float32]:
         """See `Learner`."""
@@ -100,3 +144,10 @@ class Woods:
         if key not in self._features:
             self._features[key] = features(rgb)
         return self._features[key]
+
+
+def _result(work: Iterator[Event]) -> Any:
+    """Run long work to its end."""
+    *_, last = work
+    assert isinstance(last, Finished)
+    return last.result
