@@ -1,0 +1,147 @@
+"""The gate: a new model replaces the one before only if it is better on what it was not trained on.
+
+Corrections can be wrong, and those that judge a model are wrong as often as those that train it. So a second
+witness is heard: what the model before was sure of, at places that nobody corrected. A round that learned
+nonsense scores high on the nonsense that was held out, and gives itself away there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_genselfdiff.finetuning.exam import Answers, dice
+
+DRAWS = 2000
+NOISE = 10.0
+"""Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
+FEWEST = 5
+"""Regions below which nothing can be told."""
+KEPT = 0.95
+"""Agreement with what the model before was sure of; with less, a round is refused."""
+KEPT_EARLY = 0.98
+"""The same while there are too few regions to tell."""
+DOUBTFUL, TRUSTED = 0.3, 0.6
+"""Share of a region that the better model gets right, below which it does not count, and above which fully."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a new model replaces the one before.
+
+    Attributes
+    ----------
+    accepted : bool
+    decided : bool
+        Whether there were regions enough to tell; if not, ``accepted`` rests on the second witness alone.
+    before, after : float or None
+        Dice of the model before and of the new one on what the new one was not trained on.
+    low, high : float or None
+        Bounds of the gain, from a bootstrap over the regions.
+    regions : int
+        Regions that were asked about.
+    kept : float or None
+        Dice of the new model with what the one before was sure of, where nobody corrected.
+    message : str
+        The answer in plain words.
+    """
+
+    accepted: bool
+    decided: bool
+    before: float | None = None
+    after: float | None = None
+    low: float | None = None
+    high: float | None = None
+    regions: int = 0
+    kept: float | None = None
+    message: str = ""
+
+
+def judge_round(
+    before: Answers | None,
+    after: Answers | None,
+    *,
+    where: str = "the fifth of your corrections that it did not see",
+) -> Verdict:
+    """Decide by what two models answered to the same exam.
+
+    Parameters
+    ----------
+    before : Answers or None
+        Of the model before; None when there was none for this task.
+    after : Answers or None
+        Of the new model; None when nothing was asked.
+    where : str
+        What the exam was about, for the message.
+
+    Notes
+    -----
+    The gain is the difference of two Dice scores, each over all regions together, in which a region counts by
+    the square root of its size and by how far it can be trusted: where neither model finds what was drawn,
+    the drawing is as likely wrong as both models, and says nothing about which is better. Its noise is that
+    of a paired bootstrap: the same regions, drawn with replacement, for both.
+    """
+    kept = None if after is None or not after.kept.any() else float(dice(after.kept))
+    if before is None:
+        return _first(after, where)
+    if kept is not None and kept < KEPT:
+        return Verdict(
+            False,
+            True,
+            kept=kept,
+            regions=0 if after is None else len(after.counts),
+            message=f"not taken over: it would change {1 - kept:.0%} of what the model was sure of where you "
+            "did not correct; look at both, and correct a few of those places if the new one is right",
+        )
+    if after is None or len(after.counts) < FEWEST:
+        careful = kept is not None and kept >= KEPT_EARLY
+        done = "it is used, as it changes little elsewhere" if careful else "the model stays as it was"
+        return Verdict(
+            careful,
+            False,
+            regions=0 if after is None else len(after.counts),
+            kept=kept,
+            message=f"too early to tell whether it is better, and {done}: correct a few more places",
+        )
+    weight = _trust(before, after)
+    old, new = (dice(np.tensordot(weight, answers.counts, 1)) for answers in (before, after))
+    draws = np.random.default_rng(0).multinomial(len(weight), np.full(len(weight), 1 / len(weight)), DRAWS)
+    gains = dice(np.tensordot(draws * weight, after.counts, 1)) - dice(
+        np.tensordot(draws * weight, before.counts, 1)
+    )
+    low, high = np.percentile(gains, [NOISE, 100 - NOISE])
+    accepted = bool(low > 0)
+    scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
+    if accepted:
+        message = f"better: {scores}"
+    elif new > old:
+        message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
+    else:
+        message = f"not better: {scores}; the model stays as it was"
+    return Verdict(
+        accepted, True, float(old), float(new), float(low), float(high), len(weight), kept, message
+    )
+
+
+def _first(after: Answers | None, where: str) -> Verdict:
+    """The first model of a task: there is nothing that it could be worse than."""
+    if after is None or not len(after.counts):
+        return Verdict(True, False, message="a first model; too early to tell how good it is")
+    score = float(dice(after.counts.sum(axis=0)))
+    return Verdict(
+        True,
+        False,
+        after=score,
+        regions=len(after.counts),
+        message=f"a first model: Dice {score:.2f} on {where}",
+    )
+
+
+def _trust(before: Answers, after: Answers) -> NDArray[np.float64]:
+    """How much each region counts."""
+    size = np.maximum(after.counts[..., 2].sum(axis=1), 1)
+    right = np.maximum(*(answers.counts[..., 0].sum(axis=1) / size for answers in (before, after)))
+    trust: NDArray[np.float64] = ((right - DOUBTFUL) / (TRUSTED - DOUBTFUL)).clip(0, 1) / np.sqrt(size)
+    return trust
