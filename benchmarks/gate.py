@@ -28,8 +28,8 @@ from scipy import ndimage
 
 from napari_genselfdiff.annotations import Annotations, encode
 from napari_genselfdiff.compute import Compute, choose_compute
-from napari_genselfdiff.events import CancelToken, Clock, Finished
 from napari_genselfdiff.diffusion.pretraining import load_pretext
+from napari_genselfdiff.events import CancelToken, Clock, Finished
 from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.holdout import CELL
@@ -164,14 +164,19 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         if result.verdict.accepted:
             model, dice = result.segmenter, new
             places.clear()
-        print(
-            f"{number:2d} {kind or 'honest':15s} {row['dice']:.3f} -> {new:.3f} "
-            f"{'accepted' if row['accepted'] else 'refused':8s} {'' if row['decided'] else '(early)':7s} "
-            f"kept {row['kept'] or 0:.3f} share {row['share']} "
-            f"{row['before'] or 0:.3f} -> {row['after'] or 0:.3f} [{row['low'] or 0:+.3f}, {row['high'] or 0:+.3f}] {row['regions']} {row['seconds']:.0f} s",
-            flush=True,
-        )
+        print(described(row), flush=True)
     return log
+
+
+def described(row: dict[str, Any]) -> str:
+    """One round in one line."""
+    scores = "no regions" if row["before"] is None else f"{row['before']:.3f} -> {row['after']:.3f}"
+    return (
+        f"{row['round']:2d} {row['wrong'] or 'honest':15s} {row['dice']:.3f} -> {row['candidate']:.3f} "
+        f"{'accepted' if row['accepted'] else 'refused':8s} {'' if row['decided'] else '(early)':7s} "
+        f"kept {row['kept'] or 0:.3f} share {row['share']} {scores} "
+        f"[{row['low'] or 0:+.3f}, {row['high'] or 0:+.3f}] {row['regions']} {row['seconds']:.0f} s"
+    )
 
 
 def summary(logs: list[list[dict[str, Any]]]) -> dict[str, Any]:

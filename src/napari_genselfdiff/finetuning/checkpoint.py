@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from napari_genselfdiff.errors import UserError
@@ -75,5 +74,5 @@ def load_round(
         raise UserError("the fine-tune that was stopped cannot be read", path, START_ANEW) from error
     # Groups of corrections that came since have no loss yet; where there are others, all begin anew.
     if len(hardness) == len(sampler.hardness):
-        sampler.hardness = np.array(hardness.double())
+        sampler.hardness = hardness.double().numpy().copy()
     return found

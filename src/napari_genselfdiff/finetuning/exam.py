@@ -31,14 +31,14 @@ class Question:
     labels : ndarray of uint8, shape (height, width)
     region : ndarray of int, shape (height, width)
         Number of the region of pixels that a person drew and that are asked; -1 for others.
-    sure : ndarray of bool, shape (height, width)
-        Where nothing was drawn and the parent was sure of its answer, ``labels``.
+    open : ndarray of bool, shape (height, width)
+        Where nothing was drawn; ``labels`` is what the parent says there.
     """
 
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     region: NDArray[np.int64]
-    sure: NDArray[np.bool_]
+    open: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Answers:
     counts : ndarray of float, shape (regions, classes, 3)
         Pixels that are rightly, that are predicted as, and that truly are of a class.
     kept : ndarray of float, shape (classes, 3)
-        The same for what the parent was sure of where nothing was drawn.
+        The same for what the parent says where nothing was drawn.
     """
 
     counts: NDArray[np.float64]
@@ -70,6 +70,8 @@ class Exam:
     asked : sequence of ndarray of bool
         The pixels of each place that are not trained on.
     classes : int
+    fresh : bool
+        There is no parent whose answers could be kept.
 
     Attributes
     ----------
@@ -77,8 +79,15 @@ class Exam:
         Regions in which something is asked.
     """
 
-    def __init__(self, places: Sequence[Place], asked: Sequence[NDArray[np.bool_]], *, classes: int) -> None:
-        self.classes = classes
+    def __init__(
+        self,
+        places: Sequence[Place],
+        asked: Sequence[NDArray[np.bool_]],
+        *,
+        classes: int,
+        fresh: bool = False,
+    ) -> None:
+        self.classes, self._fresh = classes, fresh
         self._numbers: dict[tuple[str, int], int] = {}
         self._questions: list[Question] = []
         left = MOST_PIXELS
@@ -112,15 +121,15 @@ class Exam:
             counts += _tallied(
                 said[there], question.labels[there], question.region[there], self.regions, self.classes
             )
-            sure = question.sure
+            free = question.open
             kept += _tallied(
-                said[sure], question.labels[sure], np.zeros(int(sure.sum()), np.int64), 1, self.classes
+                said[free], question.labels[free], np.zeros(int(free.sum()), np.int64), 1, self.classes
             )[0]
         return Answers(counts, kept)
 
     def _question(self, place: Place, mask: NDArray[np.bool_], left: int) -> Question | None:
         asked = mask & place.drawn & inner_mask(mask.shape, place.origin)
-        shown = asked | place.sure
+        shown = asked if self._fresh else asked | ~place.drawn
         if not shown.any():
             return None
         rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
@@ -132,11 +141,14 @@ class Exam:
         if labels.size > left:
             return None
         cells = cell_numbers(mask.shape, place.origin)[cut]
+        if mask.all():
+            # Of a slide that is held out whole, what lies together is one region: its cells are alike.
+            cells = np.full_like(cells, cells[0, 0])
         region = np.full(labels.shape, -1)
         for cell in np.unique(cells[asked[cut]]).tolist():
             number = self._numbers.setdefault((place.slide, cell), len(self._numbers))
             region[asked[cut] & (cells == cell)] = number
-        return Question(place.rgb[cut], labels, region, place.sure[cut])
+        return Question(place.rgb[cut], labels, region, ~place.drawn[cut] & (not self._fresh))
 
 
 def dice(counts: NDArray[np.float64]) -> NDArray[np.float64]:

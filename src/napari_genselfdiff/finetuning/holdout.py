@@ -1,7 +1,7 @@
 """What is never trained on: a fixed fifth of the regions, and of the slides where there are several.
 
 A region is a cell of a grid that belongs to the slide, `CELL` model pixels wide. Whether it is held out
-depends on the slide's name and the cell's place alone, so it is the same in every round, whatever is corrected.
+depends on the slide's name and the cell's place alone, so it is the same in every round.
 Pixels of a held-out cell that lie within `GUARD` of its border are neither trained on nor scored: beyond the
 border their neighbours are trained on, and those mostly belong to the same nucleus.
 """

@@ -55,11 +55,6 @@ class Cut:
         return sorted({place.slide for place in self.places})
 
     @property
-    def whole_slides(self) -> bool:
-        """Whether the model is judged by slides that it does not see."""
-        return bool(held_out_slides(self.names))
-
-    @property
     def amount(self) -> Amount:
         """How much is trained on."""
         cells = set[tuple[str, int]]()

@@ -31,9 +31,8 @@ FIRST_SNAPSHOT = 8.0
 LOOKS = 8
 """A look at the held-out score takes at most one part of so many of the time since the last one."""
 FIFTH = "the fifth of your corrections that it did not see"
-SLIDES = "the slides that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
-SHARES = (1.0, 0.5)
+SHARES = (1.0, 0.5, 0.25)
 """Ways from the old weights to the new that are tried until the new model keeps enough of the old."""
 
 
@@ -148,7 +147,9 @@ def train_cut(
     """Train and judge on examples that are cut already; otherwise as `train_round`."""
     segmenter, recipe, compute = training.segmenter, training.recipe, training.compute
     cancel, clock, seconds = training.cancel, training.clock, training.seconds
-    exam = Exam(cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes))
+    exam = Exam(
+        cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes), fresh=fresh
+    )
 
     started = clock.seconds
     before = None if fresh else (yield from exam.answers(segmenter, compute, cancel))
@@ -230,7 +231,7 @@ def train_cut(
 def _judged(
     training: Training, trainer: Trainer, exam: Exam, before: Answers | None, cut: Cut, fresh: bool
 ) -> Generator[Event, None, tuple[Segmenter, Verdict, float] | None]:
-    """The new model, or one half the way to it if that alone keeps enough of the old, and the verdict."""
+    """The new model, or the part of the way to it that keeps enough of the old, and the verdict."""
     for share in SHARES:
         model = trainer.snapshot()
         if share < 1:
@@ -238,7 +239,7 @@ def _judged(
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
-        verdict = judge_round(before, answers, where=SLIDES if cut.whole_slides else FIFTH)
+        verdict = judge_round(before, answers, where=FIFTH)
         if fresh or verdict.kept is None or verdict.kept >= KEPT:
             break
     return model, verdict, share
