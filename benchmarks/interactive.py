@@ -127,17 +127,13 @@ def next_place(method: str, pages: Sequence[Page], maps: Maps | None, rng: np.ra
         places = free_places(pages)
         return places[int(rng.integers(len(places)))]
     if method == "suggested":
-        return most(pages, [entropy(one) for one in maps])
+        from interactive_suggestions import suggested_place
+
+        return suggested_place(pages, maps)
     wrong = [
         ((one > 0.5) != (page.picture.truth > 0)) & ~page.drawn for one, page in zip(maps, pages, strict=True)
     ]
     return most(pages, wrong)
-
-
-def entropy(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of two classes, 0 to 1."""
-    p = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
 
 
 def correction(place: Place, pages: Sequence[Page], maps: Maps | None, budget: int) -> Correction:

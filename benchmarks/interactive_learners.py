@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from napari_genselfdiff.finetuning.instant import Answer, InstantTask
-from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from numpy.typing import NDArray
 
 from forest import Forest, features
 from interactive_project import Page
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.pretraining import load_pretext
-from napari_genselfdiff.events import Event, Finished
+from napari_genselfdiff.events import Finished
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.finetuning.instant import Answer, InstantTask
+from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
@@ -69,7 +69,7 @@ class Network:
     def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
         """One round of fine-tuning; the new model is taken if the gate takes it, as in the plugin."""
         sources = [Source(p.slide, p.annotations, p.picture.name) for p in pages if p.drawn.any()]
-        result: RoundResult = _result(
+        result: RoundResult = result_of(
             train_round(
                 sources,
                 self.segmenter,
@@ -103,7 +103,7 @@ class Instant:
         for page in pages:
             if page.drawn.any():
                 self.task.touch(page.slide, Region(0, 0, *page.slide.shape), scale=page.scale)
-                _result(self.task.catch_up(page.slide, page.annotations, scale=page.scale))
+                result_of(self.task.catch_up(page.slide, page.annotations, scale=page.scale))
         self.learned = self.task.learn()
         return {"pixels": self.learned.pixels}
 
@@ -113,7 +113,7 @@ class Instant:
         if key not in self._slides:
             self._slides[key] = slide_from_arrays(rgb, name=f"image {len(self._slides)}")
         view = self.task.view(self._slides[key], Region(0, 0, *rgb.shape[:2]), scale=1.0)
-        answer: Answer = _result(self.task.answers(view, self.learned))
+        answer: Answer = result_of(self.task.answers(view, self.learned))
         sure = answer.confidence / np.float32(255)
         return np.where(answer.labels == 1, sure, 1 - sure)
 
@@ -146,8 +146,7 @@ class Woods:
         return self._features[key]
 
 
-def _result(work: Iterator[Event]) -> Any:
+def result_of(work: Iterator[Any]) -> Any:
     """Run long work to its end."""
     *_, last = work
-    assert isinstance(last, Finished)
-    return last.result
+    return last.result if isinstance(last, Finished) else last
