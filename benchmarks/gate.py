@@ -28,6 +28,7 @@ from scipy import ndimage
 
 from napari_genselfdiff.annotations import Annotations, encode
 from napari_genselfdiff.compute import Compute, choose_compute
+from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import CancelToken, Clock, Finished
 from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
@@ -45,11 +46,12 @@ from napari_genselfdiff.slides import slide_from_arrays
 
 SIDE = 500
 """MoNuSeg at half its resolution, 0.5 micrometres a pixel."""
-WINDOW = 2
+WINDOW = 3
 """Cells along a side of what is corrected in a round."""
 WRONG = 1 / 3
 KINDS = ("exchanged", "all foreground", "all background", "moved")
 PIECE, PIECES = 200, 9
+PATCH = 96
 
 
 def load(folder: Path, stem: str, *, stain: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -96,15 +98,20 @@ def mosaic_dice(segmenter: Segmenter, mosaic: Any, compute: Compute) -> float:
     return float(2 * (said & truth).sum() / (said.sum() + truth.sum()))
 
 
-def young(image: Any, arguments: argparse.Namespace, compute: Compute) -> Segmenter:
-    """Train a model from the pretext on one image alone: there is much to gain."""
-    network, _ = load_pretext(library.resolve("pretext"))
-    spec = SegmenterSpec(network.config, ("background", "nucleus"), 0.5)
-    start = build_segmenter(spec, start=network.state_dict())
-    rgb, truth = image
-    example = Example("young", rgb, truth.astype(np.uint8), np.ones(truth.shape, np.float32))
-    settings = FineTuneSettings(patch=64, batch=arguments.batch)
-    *_, last = fine_tune(start, [example], [], compute=compute, settings=settings, steps=arguments.young)
+def young(images: list[Any], arguments: argparse.Namespace, compute: Compute) -> Segmenter:
+    """Train a model on a few images alone: there is much to gain."""
+    start = None
+    config = replace(COMPACT, name="small", widths=(8, 16, 32, 64), full_width=8)
+    if not arguments.small:
+        network, _ = load_pretext(library.resolve("pretext"))
+        config, start = network.config, network.state_dict()
+    model = build_segmenter(SegmenterSpec(config, ("background", "nucleus"), 0.5), start=start)
+    examples = [
+        Example(str(index), rgb, truth.astype(np.uint8), np.ones(truth.shape, np.float32))
+        for index, (rgb, truth) in enumerate(images)
+    ]
+    settings = FineTuneSettings(patch=PATCH, batch=arguments.batch)
+    *_, last = fine_tune(model, examples, [], compute=compute, settings=settings, steps=arguments.young)
     return cast("FineTuneResult", cast("Finished", last).result).segmenter.eval()
 
 
@@ -122,7 +129,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 
     model = load_segmenter(library.resolve(arguments.model))
     if arguments.young:
-        model = young(images[stems[0]], arguments, compute)
+        model = young([images[stem] for stem in stems[:2]], arguments, compute)
     dice = start = mosaic_dice(model, mosaic, compute)
     print(f"seed {seed}: starts at {start:.3f}", flush=True)
     outlines: list[Outline] = []
@@ -140,7 +147,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             places[index] = read_place(outlines[index], model, compute=compute)
         cut = Cut([places[index] for index in sorted(some)], {}).settled()
         recipe = recipe_for(cut.amount)
-        settings = replace(recipe.settings, patch=64, batch=arguments.batch, seed=number)
+        settings = replace(recipe.settings, patch=PATCH, batch=arguments.batch, seed=number)
         if arguments.learning_rate:
             settings = replace(settings, learning_rate=arguments.learning_rate)
         training = Training(
@@ -204,7 +211,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("monuseg", type=Path)
     parser.add_argument("--model", default="nuclei")
-    parser.add_argument("--young", type=int, default=0, help="start from so many steps on one image")
+    parser.add_argument("--young", type=int, default=0, help="start from so many steps on two images")
+    parser.add_argument("--small", action="store_true", help="a small network, with --young")
     parser.add_argument("--stain", type=float, default=0.0, help="0: as it is, 1: much changed")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=1)

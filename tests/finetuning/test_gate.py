@@ -64,9 +64,14 @@ def test_with_few_regions_it_is_too_early_to_tell() -> None:
 
 
 def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
-    better = judge_round(answers([0.2] * 10), answers([0.9] * 10, kept=0.5))
+    old = answers([0.8] * 10)
+    better = judge_round(old, answers([0.9] * 10, kept=0.85))
     assert not better.accepted
-    assert "50% of what the model says where you did not correct" in better.message
+    assert better.too_far
+    assert "15% of what the model says where you did not correct" in better.message
+    assert judge_round(old, answers([0.9] * 10, kept=0.95)).accepted
+    # A poor model may be changed more.
+    assert judge_round(answers([0.6] * 10), answers([0.9] * 10, kept=0.85)).accepted
     early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
     assert not early.decided
     assert not early.accepted

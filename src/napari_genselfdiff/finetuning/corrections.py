@@ -96,10 +96,10 @@ class Place:
         Where a person drew or accepted.
     labels : ndarray of uint8, shape (height, width)
         Class that a person said, elsewhere what the model said.
+    guess : ndarray of uint8, shape (height, width)
+        Class that the model said; 0 where there is none.
     sure : ndarray of bool, shape (height, width)
         Where nothing was drawn and the model is sure.
-    changed : ndarray of bool, shape (height, width)
-        Where what a person drew is not what the model says.
     distance : ndarray of float32, shape (height, width), or None
         Target of the distance head, negative where it is not known.
     held : ndarray of bool, shape (height, width)
@@ -111,10 +111,15 @@ class Place:
     rgb: NDArray[np.uint8]
     drawn: NDArray[np.bool_]
     labels: NDArray[np.uint8]
+    guess: NDArray[np.uint8]
     sure: NDArray[np.bool_]
-    changed: NDArray[np.bool_]
     distance: NDArray[np.float32] | None
     held: NDArray[np.bool_]
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """Where what a person drew is not what the model said."""
+        return np.asarray(self.drawn & (self.labels != self.guess))
 
     def example(self, where: NDArray[np.bool_] | None = None) -> Example:
         """What is trained on; all but what is held out by default."""
@@ -195,8 +200,7 @@ def read_place(
     known = drawn if said is None else np.ones(codes.shape, bool)
     distance = _distance(labels, known, said, segmenter) if segmenter.spec.instances else None
     held = held_out_mask(codes.shape, outline.origin, outline.source.name)
-    changed = drawn & (labels != guess) if said is not None else drawn
-    return Place(outline.source.name, outline.origin, rgb, drawn, labels, sure, changed, distance, held)
+    return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, distance, held)
 
 
 def correction_examples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +28,17 @@ class Question:
     Attributes
     ----------
     rgb : ndarray of uint8, shape (height, width, 3)
-    labels : ndarray of uint8, shape (height, width)
+    labels, guess : ndarray of uint8, shape (height, width)
+        What is true where something was drawn, and what the parent said.
     region : ndarray of int, shape (height, width)
         Number of the region of pixels that a person drew and that are asked; -1 for others.
     open : ndarray of bool, shape (height, width)
-        Where nothing was drawn; ``labels`` is what the parent says there.
+        Where nothing was drawn.
     """
 
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
+    guess: NDArray[np.uint8]
     region: NDArray[np.int64]
     open: NDArray[np.bool_]
 
@@ -51,14 +53,17 @@ class Answers:
         Pixels that are rightly, that are predicted as, and that truly are of a class.
     kept : ndarray of float, shape (classes, 3)
         The same for what the parent says where nothing was drawn.
+    slides : ndarray of int, shape (regions,), or None
+        Number of the slide of each region; None where they are all of one.
     """
 
     counts: NDArray[np.float64]
     kept: NDArray[np.float64]
+    slides: NDArray[np.int64] | None = None
 
     def __add__(self, other: Answers) -> Answers:
-        """Answers to two exams with different regions."""
-        return Answers(np.concatenate([self.counts, other.counts]), self.kept + other.kept)
+        """Answers to some more of the same regions."""
+        return Answers(self.counts + other.counts, self.kept + other.kept, self.slides)
 
 
 class Exam:
@@ -88,6 +93,7 @@ class Exam:
         fresh: bool = False,
     ) -> None:
         self.classes, self._fresh = classes, fresh
+        self._slides = sorted({place.slide for place in places})
         self._numbers: dict[tuple[str, int], int] = {}
         self._questions: list[Question] = []
         left = MOST_PIXELS
@@ -97,6 +103,10 @@ class Exam:
                 self._questions.append(question)
                 left -= question.labels.size
         self.regions = len(self._numbers)
+
+    def parents(self) -> Answers:
+        """What the model said that the places were read with."""
+        return sum((self._marked(question, question.guess) for question in self._questions), self.empty)
 
     def answers(
         self, segmenter: Segmenter, compute: Compute, cancel: CancelToken
@@ -108,8 +118,7 @@ class Exam:
         Progress
             Of what the user should know.
         """
-        counts = np.zeros((self.regions, self.classes, 3))
-        kept = np.zeros((self.classes, 3))
+        given = self.empty
         notes: list[str] = []
         for number, question in enumerate(self._questions):
             if cancel.cancelled:
@@ -117,15 +126,22 @@ class Exam:
             said = predict_image(segmenter, question.rgb, compute, margin=MIRRORED, notes=notes).labels
             yield from (Progress(number, len(self._questions), note) for note in notes)
             notes.clear()
-            there = question.region >= 0
-            counts += _tallied(
-                said[there], question.labels[there], question.region[there], self.regions, self.classes
-            )
-            free = question.open
-            kept += _tallied(
-                said[free], question.labels[free], np.zeros(int(free.sum()), np.int64), 1, self.classes
-            )[0]
-        return Answers(counts, kept)
+            given = given + self._marked(question, said)
+        return given
+
+    @property
+    def empty(self) -> Answers:
+        """Answers to nothing yet."""
+        slides = np.array([self._slides.index(slide) for slide, _ in self._numbers], np.int64)
+        return Answers(np.zeros((self.regions, self.classes, 3)), np.zeros((self.classes, 3)), slides)
+
+    def _marked(self, question: Question, said: NDArray[np.uint8]) -> Answers:
+        asked, free = question.region >= 0, question.open
+        nowhere = np.zeros(int(free.sum()), np.int64)
+        return Answers(
+            _tallied(said[asked], question.labels[asked], question.region[asked], self.regions, self.classes),
+            _tallied(said[free], question.guess[free], nowhere, 1, self.classes)[0],
+        )
 
     def _question(self, place: Place, mask: NDArray[np.bool_], left: int) -> Question | None:
         asked = mask & place.drawn & inner_mask(mask.shape, place.origin)
@@ -148,7 +164,9 @@ class Exam:
         for cell in np.unique(cells[asked[cut]]).tolist():
             number = self._numbers.setdefault((place.slide, cell), len(self._numbers))
             region[asked[cut] & (cells == cell)] = number
-        return Question(place.rgb[cut], labels, region, ~place.drawn[cut] & (not self._fresh))
+        return Question(
+            place.rgb[cut], labels, place.guess[cut], region, ~place.drawn[cut] & (not self._fresh)
+        )
 
 
 def dice(counts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,9 +207,12 @@ def _tallied(
     )
 
 
-def summed(parts: Iterable[Answers]) -> Answers:
-    """Answers to several exams with different regions."""
-    first, *others = parts
-    for other in others:
-        first = first + other
-    return first
+def joined(exams: Sequence[Answers]) -> Answers:
+    """Answers to several exams with different regions of the same slides."""
+    counts = np.concatenate([answers.counts for answers in exams])
+    slides = [answers.slides for answers in exams if answers.slides is not None]
+    return Answers(
+        counts,
+        np.sum([answers.kept for answers in exams], axis=0),
+        np.concatenate(slides) if len(slides) == len(exams) else None,
+    )

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from napari_genselfdiff.finetuning.exam import Answers, dice
 
 DRAWS = 2000
+SLIDES = 3
+"""From so many slides on, the bootstrap draws slides: the regions of one are alike."""
 NOISE = 10.0
 """Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
 FEWEST = 5
 """Regions below which nothing can be told."""
-KEPT = 0.88
-"""Dice with what the model before says where nobody corrected; with less, a round is refused."""
-KEPT_EARLY = 0.93
-"""The same while there are too few regions to tell."""
+CHANGED = 0.5
+"""What may change where nobody corrected, as a share of what the model before gets wrong where they did."""
+KEPT_EARLY = 0.96
+"""Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
 DOUBTFUL, TRUSTED = 0.5, 0.7
 """Agreement of the better model with a region: below it does not count, above it counts fully."""
 
@@ -44,6 +46,8 @@ class Verdict:
         Regions that were asked about.
     kept : float or None
         Dice of the new model with what the one before says, where nobody corrected.
+    too_far : bool
+        Refused because it changes more elsewhere than the gain explains.
     message : str
         The answer in plain words.
     """
@@ -56,6 +60,7 @@ class Verdict:
     high: float | None = None
     regions: int = 0
     kept: float | None = None
+    too_far: bool = False
     message: str = ""
 
 
@@ -81,48 +86,43 @@ def judge_round(
     The gain is the difference of two Dice scores, each over all regions together, in which a region counts by
     the square root of its size and by how far it can be trusted: where neither model finds what was drawn,
     the drawing is as likely wrong as both models, and says nothing about which is better. Its noise is that
-    of a paired bootstrap: the same regions, drawn with replacement, for both.
+    of a paired bootstrap: the same regions, or slides where there are several, drawn with replacement.
     """
     kept = None if after is None or not after.kept.any() else float(dice(after.kept))
     if before is None:
         return _first(after, where)
-    if kept is not None and kept < KEPT:
-        return Verdict(
-            False,
-            True,
-            kept=kept,
-            regions=0 if after is None else len(after.counts),
-            message=f"not taken over: it would change {1 - kept:.0%} of what the model says where you did "
-            "not correct; look at both, and correct a few of those places if the new one is right",
-        )
-    if after is None or len(after.counts) < FEWEST:
+    regions = 0 if after is None else len(after.counts)
+    weight = np.zeros(0) if after is None else _trust(before, after)
+    if after is None or np.count_nonzero(weight) < FEWEST:
         careful = kept is not None and kept >= KEPT_EARLY
         done = "it is used, as it changes little elsewhere" if careful else "the model stays as it was"
         return Verdict(
             careful,
             False,
-            regions=0 if after is None else len(after.counts),
+            regions=regions,
             kept=kept,
+            too_far=not careful,
             message=f"too early to tell whether it is better, and {done}: correct a few more places",
         )
-    weight = _trust(before, after)
-    old, new = (dice(np.tensordot(weight, answers.counts, 1)) for answers in (before, after))
-    draws = np.random.default_rng(0).multinomial(len(weight), np.full(len(weight), 1 / len(weight)), DRAWS)
-    gains = dice(np.tensordot(draws * weight, after.counts, 1)) - dice(
-        np.tensordot(draws * weight, before.counts, 1)
-    )
-    low, high = np.percentile(gains, [NOISE, 100 - NOISE])
-    accepted = bool(low > 0)
+    old, new = (float(dice(np.tensordot(weight, answers.counts, 1))) for answers in (before, after))
+    draws = _draws(after, regions) * weight
+    gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
+    low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
+    too_far = kept is not None and 1 - kept > CHANGED * (1 - old)
+    accepted = low > 0 and not too_far
     if accepted:
         message = f"better: {scores}"
-    elif new > old:
-        message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
-    else:
+    elif new <= old:
         message = f"not better: {scores}; the model stays as it was"
-    return Verdict(
-        accepted, True, float(old), float(new), float(low), float(high), len(weight), kept, message
-    )
+    elif too_far:
+        message = (
+            f"not taken over: {scores}, but it changes {1 - (kept or 0):.0%} of what the model says "
+            "where you did not correct; look at both, and correct some of that if the new one is right"
+        )
+    else:
+        message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
+    return Verdict(accepted, True, old, new, low, high, regions, kept, too_far, message)
 
 
 def _first(after: Answers | None, where: str) -> Verdict:
@@ -139,6 +139,16 @@ def _first(after: Answers | None, where: str) -> Verdict:
     )
 
 
+def _draws(answers: Answers, regions: int) -> NDArray[np.float64]:
+    """How often each region is drawn, in each of the bootstrap's samples."""
+    rng = np.random.default_rng(0)
+    group = np.arange(regions)
+    if answers.slides is not None and len(np.unique(answers.slides)) >= SLIDES:
+        group = np.unique(answers.slides, return_inverse=True)[1]
+    count = int(group.max()) + 1
+    return rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, group].astype(float)
+
+
 def _trust(before: Answers, after: Answers) -> NDArray[np.float64]:
     """How much each region counts.
 
@@ -147,11 +157,12 @@ def _trust(before: Answers, after: Answers) -> NDArray[np.float64]:
     """
     size = np.maximum(after.counts[..., 2].sum(axis=1), 1)
     agreed = np.maximum(_agreement(before.counts), _agreement(after.counts))
-    return np.clip((agreed - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1) / np.sqrt(size)
+    trust = np.clip((agreed - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1)
+    return np.asarray(trust / np.sqrt(size), np.float64)
 
 
 def _agreement(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     right, predicted, true = np.moveaxis(counts, -1, 0)
     there = predicted + true > 0
     each = 2 * right / np.maximum(predicted + true, 1)
-    return np.asarray(each.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1))
+    return np.asarray(each.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1), np.float64)

@@ -14,8 +14,8 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
 from napari_genselfdiff.finetuning.checkpoint import load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
-from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, summed
-from napari_genselfdiff.finetuning.gate import FEWEST, KEPT, Verdict, judge_round
+from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
+from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
@@ -151,9 +151,8 @@ def train_cut(
         cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes), fresh=fresh
     )
 
-    started = clock.seconds
-    before = None if fresh else (yield from exam.answers(segmenter, compute, cancel))
-    looking = clock.seconds - started
+    before = None if fresh else exam.parents()
+    looking = clock.seconds  # reading asked the model before the same questions
     curve: list[tuple[int, float]] = []
     if before is not None and exam.regions:
         curve.append((0, float(dice(before.counts.sum(axis=0)))))
@@ -200,13 +199,13 @@ def train_cut(
 
     yield Progress(recipe.steps, recipe.steps, "scoring the new model")
     judged = yield from _judged(training, trainer, exam, before, cut, fresh)
-    if judged is not None and crossing and judged[1].accepted:
-        crossed = yield from _crossed(training, cut, trainer.step)
-        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], judged[2])
+    if judged is not None and crossing and not judged[1].decided:
+        crossed = yield from _crossed(training, cut, trainer.step, judged[2], judged[3])
+        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], *judged[2:])
     if judged is None:
         yield _stopped(checkpoint, trainer, sampler, card | {"curve": curve})
         return
-    model, verdict, share = judged
+    model, verdict, share, _ = judged
     if verdict.after is not None:
         curve.append((trainer.step, verdict.after))
         yield ScorePoint(*curve[-1], clock.seconds)
@@ -230,7 +229,7 @@ def train_cut(
 
 def _judged(
     training: Training, trainer: Trainer, exam: Exam, before: Answers | None, cut: Cut, fresh: bool
-) -> Generator[Event, None, tuple[Segmenter, Verdict, float] | None]:
+) -> Generator[Event, None, tuple[Segmenter, Verdict, float, Answers] | None]:
     """The new model, or the part of the way to it that keeps enough of the old, and the verdict."""
     for share in SHARES:
         model = trainer.snapshot()
@@ -240,12 +239,14 @@ def _judged(
         if answers is None:
             return None
         verdict = judge_round(before, answers, where=FIFTH)
-        if fresh or verdict.kept is None or verdict.kept >= KEPT:
+        if fresh or not verdict.too_far:
             break
-    return model, verdict, share
+    return model, verdict, share, answers
 
 
-def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None, Verdict | None]:
+def _crossed(
+    training: Training, cut: Cut, steps: int, share: float, whole: Answers
+) -> Generator[Event, None, Verdict | None]:
     """Judge by cross-validation; None when time ran out or a half holds nothing to learn from."""
     old: list[Answers] = []
     new: list[Answers] = []
@@ -266,12 +267,14 @@ def _crossed(training: Training, cut: Cut, steps: int) -> Generator[Event, None,
                 yield replace(event, message="checking whether it is better")
         if trainer.step < wanted:
             return None
-        for model, answered in ((training.segmenter, old), (trainer.snapshot(), new)):
-            answers = yield from exam.answers(model, training.compute, training.cancel)
-            if answers is None:
-                return None
-            answered.append(answers)
-    return judge_round(summed(old), summed(new), where=CROSSED)
+        model = blended(training.segmenter, trainer.average, share)
+        answers = yield from exam.answers(model, training.compute, training.cancel)
+        if answers is None:
+            return None
+        old.append(exam.parents())
+        new.append(answers)
+    # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
+    return judge_round(joined(old), replace(joined(new), kept=whole.kept), where=CROSSED)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:
