@@ -95,7 +95,7 @@ class Levels:
         """
         height, width = self.shape
         total = bias[:, None, None].expand(-1, height, width).clone()
-        parts = weights.split([len(level) for level in self.maps], dim=1)
+        parts = torch.split(weights, [len(level) for level in self.maps], dim=1)
         for level, part, stride in zip(self.maps, parts, self.strides, strict=True):
             here = F.conv2d(level[None].float(), part[:, :, None, None])
             if stride > 1:

@@ -1,7 +1,7 @@
 """The first gear: a light classifier on frozen features answers every stroke at once.
 
-Features of what is on the screen are computed once and kept (`feature_tiles`). What was painted, on all slides
-and in all views, is kept as features of single pixels (`strokes`), so that learning needs nothing else. Which
+Features of what is on the screen are computed once and kept (`feature_tiles`). What was painted, on all
+slides and in all views, is kept as features of single pixels (`strokes`): learning needs nothing else. Which
 features and which classifier: chosen by ``benchmarks/first_gear.py``, see docs/benchmarks/first-gear.md.
 """
 
@@ -20,7 +20,7 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, TileDone
+from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress
 from napari_genselfdiff.finetuning.feature_tiles import (
     CACHE_BYTES,
     FeatureTiles,
@@ -107,6 +107,11 @@ class Answer:
     labels: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is answered."""
+        return not bool((self.labels == UNKNOWN).any())
+
 
 class InstantTask:
     """Answers strokes on the features of a network that is not trained.
@@ -123,8 +128,8 @@ class InstantTask:
 
     Notes
     -----
-    All methods but `touch` belong to one thread at a time. The answer depends on what is painted, and neither on
-    the order of the strokes, nor on how views were cut, nor on what was answered before.
+    The methods belong to one thread at a time. The answer depends on what is painted, and neither on the
+    order of the strokes, nor on how views were cut, nor on what was answered before.
     """
 
     def __init__(
@@ -284,46 +289,33 @@ class InstantTask:
             self._answer_tile(answer, place, learned)
         return answer
 
-    def answers(self, view: View, learned: Learned, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+    def answers(self, view: View, learned: Learned) -> Iterator[Answer]:
         """Answer a view: what is kept at once, the rest as its features are computed, the middle first.
 
         Yields
         ------
-        Event
-            `TileDone` relative to the view, then `Finished`; its result is an `Answer`.
+        Answer
+            The same one, as it grows.
         """
-        cancel = cancel or CancelToken()
-        answer = _empty(view)
-        missing = self.tiles.missing(view.source, view.tiles)
-        for place in view.tiles:
-            if place not in missing and (done := self._answer_tile(answer, place, learned)) is not None:
-                yield done
-        for computed in self.tiles.fill(view.source, missing, view.grid.centre):
+        answer = self.answer(view, learned)
+        yield answer
+        for computed in self.tiles.fill(view.source, view.tiles, view.grid.centre):
             for place in computed:
-                done = self._answer_tile(answer, place, learned)
-                if done is not None:
-                    yield done
-            missing -= set(computed)
-            if cancel.cancelled:
-                break
-        yield Finished(answer, f"{len(view.tiles) - len(missing):,} tiles", cancelled=bool(missing))
+                self._answer_tile(answer, place, learned)
+            yield answer
 
     @torch.inference_mode()
-    def _answer_tile(self, answer: Answer, place: Place, learned: Learned) -> TileDone | None:
-        """Write the answer of a tile; None where its features are not kept."""
+    def _answer_tile(self, answer: Answer, place: Place, learned: Learned) -> None:
+        """Write the answer of a tile, where its features are kept."""
         levels = self.tiles.get(answer.view.source, place)
-        if levels is None:
-            return None
-        probability, label = learned.classifier.over(levels).softmax(dim=0).max(dim=0)
         tile = tile_region(place)
         part = tile.intersection(answer.view.grid)
-        assert part is not None
-        inside = part.within(tile)
-        labels = np.asarray(learned.classes, np.uint8)[label.numpy()[inside]]
-        confidence = (probability.numpy()[inside] * 255).round().astype(np.uint8)
-        there = part.within(answer.view.grid)
-        answer.labels[there], answer.confidence[there] = labels, confidence
-        return TileDone((there[0].start, there[1].start), labels, confidence)
+        if levels is None or part is None:
+            return
+        probability, label = learned.classifier.over(levels).softmax(dim=0).max(dim=0)
+        inside, there = part.within(tile), part.within(answer.view.grid)
+        answer.labels[there] = np.asarray(learned.classes, np.uint8)[label.numpy()[inside]]
+        answer.confidence[there] = (probability.numpy()[inside] * 255).round().astype(np.uint8)
 
     def _of(self, slide: Slide, annotations: Annotations, scale: float) -> Painted:
         source = self.source(slide, scale=scale)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 A_TILE = 200
 """At most so many pixels of a class are taken from a tile."""
 A_BOX = 24
-"""At most so many tiles of one box of what was drawn: a tumour that was outlined on the overview has thousands."""
+"""At most so many tiles of one box of what was drawn: a tumour outlined on the overview has thousands."""
 KEPT = 40_000
 """Pixels that are kept of all slides, at a kilobyte each; beyond, every tile gives up half of its own."""
 ACCEPTED_WEIGHT = 0.25
@@ -94,7 +94,7 @@ class Painted:
     def update(self, place: Place, levels: Levels | None) -> bool:
         """Look at a tile; False when its features are needed, because something is painted there.
 
-        Until then, pixels that were taken before and are still painted are kept, with the class they have now.
+        Until then, pixels that were taken before and are still painted are kept, with their class of now.
         """
         codes = codes_on_grid(self.annotations, self.source, tile_region(place))
         known = self.samples.pop(place, None)
@@ -132,7 +132,7 @@ class Painted:
 
 
 def codes_on_grid(annotations: Annotations, source: Source, part: Region) -> NDArray[np.uint8]:
-    """Codes of a rectangle of the model's grid, each of the pixel that lies in the middle of a model pixel."""
+    """Codes of a rectangle of the model's grid, each read in the middle of a model pixel."""
     layer = finest_layer(source.scale, source.slide.shape)
     ratio = source.scale / 2**layer
     rows = ((np.arange(part.y, part.bottom) + 0.5) * ratio).astype(int)
