@@ -11,12 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 METHODS = {
     # Okabe and Ito's colours, told apart by the colour-blind.
@@ -107,6 +103,11 @@ def first_above(curves: Scores, goals: Scores) -> NDArray[np.int64]:
 
 def draw(rows: Rows, path: Path) -> None:
     """Held-out Dice against rounds and seconds, and Dice on the rest of the corrected images."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     names = [name for name in TITLES if any(row["set"] == name for row in rows)]
     figure, panels = plt.subplots(
         3, len(names), figsize=(4.7 * len(names), 10), squeeze=False, layout="constrained"
