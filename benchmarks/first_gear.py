@@ -209,7 +209,11 @@ def middle(example: Example) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Mean Dice over images and seeds, and the difference from the reference on the same ones."""
     for name in dict.fromkeys(row["set"] for row in rows):
-        print(f"\n| {name} | " + " | ".join(f"round {r}" for r in REPORTED) + " | against the reference | fit, answer |")
+        print(
+            f"\n| {name} | "
+            + " | ".join(f"round {r}" for r in REPORTED)
+            + " | against the reference | fit, answer |"
+        )
         print("| --- " * (len(REPORTED) + 3) + "|")
         mine = [row for row in rows if row["set"] == name]
         base = {
@@ -222,7 +226,12 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             dice = np.array([[row["rounds"][r - 1]["dice"] for r in REPORTED] for row in same])
             gains = np.array(
                 [
-                    np.mean([a["dice"] - b["dice"] for a, b in zip(row["rounds"], base[at]["rounds"], strict=True)])
+                    np.mean(
+                        [
+                            a["dice"] - b["dice"]
+                            for a, b in zip(row["rounds"], base[at]["rounds"], strict=True)
+                        ]
+                    )
                     for row in same
                     if (at := (row["image"], row["seed"])) in base
                 ]
@@ -231,7 +240,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             fit = np.mean([row["rounds"][-1]["fit"] for row in same])
             answer = np.mean([row["rounds"][-1]["answer"] for row in same])
             cells = " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(dice.mean(0), dice.std(0), strict=True))
-            print(f"| {key[0]}, {key[1]} | {cells} | {gains.mean():+.3f} ± {error:.3f} | {fit:.2f}, {answer:.2f} s |")
+            print(
+                f"| {key[0]}, {key[1]} | {cells} | {gains.mean():+.3f} ± {error:.3f} | {fit:.2f}, {answer:.2f} s |"
+            )
 
 
 def main() -> None:
@@ -247,7 +258,10 @@ def main() -> None:
     parser.add_argument("--classifiers", nargs="*", default=list(CLASSIFIERS))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-    known = {(row["set"], row["image"], row["seed"], row["features"], row["classifier"], row["strokes"]) for row in rows}
+    known = {
+        (row["set"], row["image"], row["seed"], row["features"], row["classifier"], row["strokes"])
+        for row in rows
+    }
     sets = tasks(arguments.data)
     for index in range(arguments.images):
         for name, task in sets.items():
