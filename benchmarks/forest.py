@@ -13,6 +13,8 @@ from sklearn.ensemble import RandomForestClassifier
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.segmentation.prediction import Prediction
 
+Measure = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
 SIGMA_MAX = 16
 PIXELS = 40_000
 """At most so many pixels to train on, of all images together."""
@@ -26,7 +28,7 @@ def features(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def labelled_pixels(
-    data: Sequence[Example], measure: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *, seed: int
+    data: Sequence[Example], measure: Measure, *, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Features and classes of random labelled pixels, as many of each image."""
     rng = np.random.default_rng(seed)
@@ -47,14 +49,27 @@ def prediction(probability: NDArray[Any], shape: tuple[int, int]) -> Prediction:
 
 
 class Forest:
-    """A random forest, trained on the labelled pixels of some images."""
+    """A random forest, trained on the labelled pixels of some images.
 
-    def __init__(self, data: Sequence[Example], *, seed: int) -> None:
-        self.forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=2, random_state=seed)
-        self.forest.fit(*labelled_pixels(data, features, seed=seed))
+    Parameters
+    ----------
+    data : sequence of Example
+    seed : int
+    measure : callable, optional
+        Gives the features of an image, `features` or one that remembers them.
+    jobs : int
+        Threads.
+    """
+
+    def __init__(
+        self, data: Sequence[Example], *, seed: int, measure: Measure = features, jobs: int = 2
+    ) -> None:
+        self.measure = measure
+        self.forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=jobs, random_state=seed)
+        self.forest.fit(*labelled_pixels(data, measure, seed=seed))
 
     def predict(self, rgb: NDArray[np.uint8]) -> Prediction:
         """Probabilities of an image at the task's resolution."""
-        measured = features(rgb)
+        measured = self.measure(rgb)
         votes = self.forest.predict_proba(measured.reshape(-1, measured.shape[-1]))
         return prediction(votes[:, list(self.forest.classes_).index(1)], rgb.shape[:2])

@@ -46,12 +46,12 @@ def open_as_preferred(path: str | Path) -> Slide:
         return slide
 
 
-def preferences() -> Any | None:
-    """What Preferences say about slides; None where this is not installed as a plugin of napari."""
+def preferences(section: str = "slides") -> Any | None:
+    """A section of Preferences; None where this is not installed as a plugin of napari."""
     try:
         from napari.settings import get_plugin_settings
 
-        return get_plugin_settings("napari-genselfdiff").slides
+        return getattr(get_plugin_settings("napari-genselfdiff"), section)
     except (ImportError, KeyError, AttributeError):
         return None
 

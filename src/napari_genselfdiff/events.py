@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_genselfdiff.segmentation.network import Segmenter
+
 
 class CancelToken:
     """A flag that asks long work to stop; honoured within one step.
@@ -64,6 +66,41 @@ class LossPoint:
 
 
 @dataclass(frozen=True)
+class ScorePoint:
+    """The score of the model in training on what is held out from it.
+
+    Attributes
+    ----------
+    step : int
+        0 for the model that the training began with.
+    score : float
+        Dice, 0 to 1.
+    seconds : float
+    """
+
+    step: int
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model in training, good enough to be looked at.
+
+    Attributes
+    ----------
+    segmenter : Segmenter
+        A copy that further training does not change.
+    step : int
+    seconds : float
+    """
+
+    segmenter: Segmenter
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class TileDone:
     """One tile of a segmentation.
 
@@ -104,7 +141,7 @@ class Finished:
     cancelled: bool = False
 
 
-Event = Progress | LossPoint | TileDone | Finished
+Event = Progress | LossPoint | ScorePoint | Snapshot | TileDone | Finished
 
 
 @dataclass

@@ -214,7 +214,7 @@ if session.recovered:
     print("recovered", flush=True)
 for number in itertools.count(session.position):
     layer, y, x = number % 3, (37 * number) % 700, (101 * number) % 700
-    codes = np.full((20, 20), encode(number % 50), np.uint8)
+    codes = np.full((20, 20), encode(number % 30), np.uint8)
     session.stroke(layer, y, x, codes, np.ones((20, 20), bool))
     if number % 4 == 0:
         session.flush()
@@ -245,7 +245,7 @@ def test_a_session_killed_while_drawing_comes_back_whole_again_and_again(tmp_pat
         for number in range(session.position):
             layer, y, x = number % 3, (37 * number) % 700, (101 * number) % 700
             window = np.s_[y << layer : (y + 20) << layer, x << layer : (x + 20) << layer]
-            expected[window] = encode(number % 50)
+            expected[window] = encode(number % 30)
         assert np.array_equal(session.read(0, WHOLE), expected)
         while session.undo():
             pass

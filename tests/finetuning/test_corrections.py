@@ -50,7 +50,7 @@ def segmenter(*, instances: bool = False) -> Segmenter:
 def _model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that sees class 1 everywhere, surely in the left half of the slide only."""
 
-    def told(model: Segmenter, rgb: NDArray[np.uint8], compute: Compute) -> Prediction:
+    def told(model: Segmenter, rgb: NDArray[np.uint8], compute: Compute, **_: object) -> Prediction:
         sure = rgb[..., 1] < 112
         planes = np.zeros((3, *rgb.shape[:2]), np.uint8)
         planes[1] = np.where(sure, 250, 200)

@@ -17,7 +17,7 @@ from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.models.versions import Round, judge
+from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 from napari_genselfdiff.session import Session
 from napari_genselfdiff.slides import slide_from_arrays
@@ -76,7 +76,7 @@ def test_cancel_keeps_the_tiles_that_are_done(session: Session) -> None:
 
 def test_fine_tuning_learns_and_the_parent_stays(session: Session, tissue: np.ndarray[Any, Any]) -> None:
     accept_truth(session, tissue, Region(0, 0, 300, 200))
-    end = last(session.fine_tune(seconds=60, steps=150))
+    end = last(session.fine_tune(seconds=600, steps=150))
     assert isinstance(end.result, Round)
     version = end.result.version
     assert version.after is not None
@@ -147,22 +147,6 @@ def test_a_missing_resolution_is_asked_for(home: Path, tissue: np.ndarray[Any, A
     made.close()
     saved = json.loads((tmp_path / "s" / "session.json").read_text())
     assert saved["slides"][0]["mpp"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "accepted", "words"),
-    [
-        (0.71, 0.83, True, "better: Dice 0.71 -> 0.83"),
-        (0.71, 0.70, False, "not better: Dice 0.71 -> 0.70"),
-        (None, None, True, "too early to tell"),
-    ],
-)
-def test_the_answer_is_in_plain_words(
-    before: float | None, after: float | None, accepted: bool, words: str
-) -> None:
-    verdict, message = judge(before, after)
-    assert verdict is accepted
-    assert words in message
 
 
 def test_a_slide_of_glass_alone_is_said(session: Session) -> None:

@@ -4,7 +4,8 @@
 code     meaning
 ======== ============================================================
 0        unseen: nobody has looked here
-bits 0-5 class + 1 (class 0 is the background, up to class 62)
+bits 0-4 class + 1 (class 0 is the background, up to class 30)
+bit 5    set: joined, touching pixels of this kind lie in one object
 bit 6    reserved (`ERASED`, inside the store only)
 bit 7    set: accepted ("this view is right"); clear: edited by hand
 ======== ============================================================
@@ -20,7 +21,8 @@ Mask = NDArray[np.bool_]
 
 UNSEEN = 0
 ACCEPTED_BIT = 0x80
-CLASS_BITS = 0x3F
+JOINED_BIT = 0x20
+CLASS_BITS = 0x1F
 MAX_CLASS = CLASS_BITS - 1
 
 # A fine layer shows the coarser ones through its unseen pixels. Where the user made a place unseen again
@@ -28,15 +30,17 @@ MAX_CLASS = CLASS_BITS - 1
 ERASED = 0x40
 
 
-def encode(classes: ArrayLike, accepted: ArrayLike = False) -> Codes:
+def encode(classes: ArrayLike, accepted: ArrayLike = False, *, joined: ArrayLike = False) -> Codes:
     """Codes of classes.
 
     Parameters
     ----------
     classes : array_like of int
-        0 to 62; -1 is unseen.
+        0 to 30; -1 is unseen.
     accepted : bool or array_like of bool
         Whether the pixel was accepted rather than edited.
+    joined : bool or array_like of bool
+        Whether the pixel holds its object together; not heard on the background.
 
     Returns
     -------
@@ -54,10 +58,12 @@ def encode(classes: ArrayLike, accepted: ArrayLike = False) -> Codes:
     if numbers.size and (numbers.min() < -1 or numbers.max() > MAX_CLASS):
         raise ValueError(f"classes go from 0 to {MAX_CLASS} (-1 is unseen)")
     codes = (numbers + 1).astype(np.uint8)
-    if accepted is False:
-        return codes
-    flags = np.where(np.asarray(accepted, dtype=bool), ACCEPTED_BIT, 0).astype(np.uint8)
-    return np.where(codes == UNSEEN, codes, codes | flags)
+    if accepted is not False:
+        flags = np.where(np.asarray(accepted, dtype=bool), ACCEPTED_BIT, 0).astype(np.uint8)
+        codes = np.where(codes == UNSEEN, codes, codes | flags)
+    if joined is not False:
+        codes = np.where(np.asarray(joined, dtype=bool) & (numbers > 0), codes | np.uint8(JOINED_BIT), codes)
+    return codes
 
 
 def classes_of(codes: Codes) -> NDArray[np.int16]:
@@ -77,6 +83,15 @@ def is_accepted(codes: Codes) -> Mask:
     return accepted
 
 
+def is_joined(codes: Codes) -> Mask:
+    """Where a person said what belongs to one object.
+
+    Such pixels that touch, also at their corners, lie in one object, and in another one than all others.
+    """
+    joined: Mask = (codes & JOINED_BIT) != 0
+    return joined
+
+
 def visible(stored: Codes) -> Codes:
     """Codes as the store shows them: what was erased is unseen."""
     return np.where(stored == ERASED, np.uint8(UNSEEN), stored)
@@ -90,9 +105,9 @@ def check(codes: Codes) -> None:
     TypeError
         If the array is not uint8.
     ValueError
-        If a reserved bit is set, or a pixel is accepted without a class.
+        If a reserved bit is set, or a pixel without a class is accepted or joined.
     """
     if codes.dtype != np.uint8:
         raise TypeError(f"codes are uint8, not {codes.dtype}")
-    if bool((codes & ERASED).any()) or bool((codes == ACCEPTED_BIT).any()):
+    if bool((codes & ERASED).any()) or bool(((codes != UNSEEN) & ((codes & CLASS_BITS) == 0)).any()):
         raise ValueError("these bytes are not pixel codes: make them with encode()")

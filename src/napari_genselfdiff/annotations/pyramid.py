@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_genselfdiff.annotations.codes import UNSEEN, Codes, Mask, is_edited
+from napari_genselfdiff.annotations.codes import JOINED_BIT, UNSEEN, Codes, Mask, is_edited
 from napari_genselfdiff.geometry import Region
 
 Pixel = TypeVar("Pixel", bound=np.generic)
@@ -90,7 +90,7 @@ def halved(codes: Codes) -> Codes:
     """Take the most frequent seen code of each 2 x 2 pixels; both sides are even.
 
     Unseen pixels do not vote. Between equally frequent codes, an edited one wins over an accepted one, then
-    the first in reading order.
+    the first in reading order. Whether they are joined does not count; the winner is, if any of its kind is.
     """
     children = codes[0::2, 0::2], codes[0::2, 1::2], codes[1::2, 0::2], codes[1::2, 1::2]
     result: Codes = children[0].copy()
@@ -99,9 +99,12 @@ def halved(codes: Codes) -> Codes:
     if not bool(mixed.any()):
         return result
     voters = np.stack([child[mixed] for child in children])
+    joined, voters = voters, voters & np.uint8(0xFF ^ JOINED_BIT)
     votes = np.zeros(voters.shape, np.uint8)
     for voter in voters:
         votes += voters == voter
     votes = np.where(voters == UNSEEN, np.uint8(0), votes * np.uint8(2) + is_edited(voters))
-    result[mixed] = np.take_along_axis(voters, votes.argmax(axis=0)[None], axis=0)[0]
+    winners = np.take_along_axis(voters, votes.argmax(axis=0)[None], axis=0)[0]
+    held = (joined == winners | np.uint8(JOINED_BIT)).any(axis=0)
+    result[mixed] = winners | np.where(held, np.uint8(JOINED_BIT), np.uint8(0))
     return result

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from napari_genselfdiff.cli import datasets, models, segmenting, sessions
+from napari_genselfdiff.cli import adapting, datasets, models, segmenting, sessions
 from napari_genselfdiff.cli.options import Device, InputMpp
 from napari_genselfdiff.cli.terminal import PROGRAM, examples, follow
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint
@@ -247,6 +247,9 @@ def pretrain(
     said = follow(work, quiet=others)
     if not others:
         typer.echo(f"{output}: {said}")
+
+
+app.command(epilog=adapting.EPILOG)(adapting.adapt)
 
 
 @app.command(

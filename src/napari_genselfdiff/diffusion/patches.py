@@ -1,7 +1,8 @@
-"""Unlabelled patches from folders of images, in an order that depends on the seed and the step alone."""
+"""Unlabelled patches of images, in an order that depends on the seed and the step alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,9 @@ from napari_genselfdiff.images import image_size, read_rgb
 
 CACHE_BYTES = 4 * 2**30
 
+Picture = Path | NDArray[np.uint8]
+"""An image file, or RGB pixels that were read already, such as a tile of a slide."""
+
 
 def to_unit_range(patches: NDArray[np.uint8]) -> Tensor:
     """uint8 images ``(n, height, width, 3)`` as float32 ``(n, 3, height, width)`` in [-1, 1].
@@ -30,7 +34,7 @@ def to_unit_range(patches: NDArray[np.uint8]) -> Tensor:
 class _Place(NamedTuple):
     """Where a patch lies in an image, in its pixels, and how it is turned."""
 
-    path: Path
+    picture: int
     y: int
     x: int
     side: int
@@ -44,8 +48,8 @@ class PatchSource:
 
     Attributes
     ----------
-    files : list of Path
-        Images; a patch is as likely to come from a small image as from a large one.
+    pictures : sequence of Path or ndarray
+        Images, files or uint8 RGB; a patch is as likely to come from a small image as from a large one.
     size : int
         Side of a patch in pixels.
     zoom : tuple of float
@@ -56,13 +60,13 @@ class PatchSource:
         Seed of the order.
     """
 
-    files: list[Path]
+    pictures: Sequence[Picture]
     size: int
     zoom: tuple[float, float] = (1.0, 1.0)
     seed: int = 0
-    _cache: dict[Path, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _cache: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _cached_bytes: int = 0
-    _sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def batch(self, step: int, count: int, part: slice = slice(None)) -> Tensor:
         """Patches of one step, float32 in [-1, 1], shape ``(count, 3, size, size)``, or a part of them."""
@@ -71,33 +75,39 @@ class PatchSource:
         return to_unit_range(np.stack([self._patch(place) for place in places[part]]))
 
     def _place(self, rng: np.random.Generator) -> _Place:
-        path = self.files[rng.integers(len(self.files))]
-        size = self._size(path)
+        index = int(rng.integers(len(self.pictures)))
+        size = self._size(index)
         low, high = np.log(self.zoom)
         side = min(round(self.size * float(np.exp(rng.uniform(low, high)))), min(size))
         y, x = (int(rng.integers(extent - side + 1)) for extent in size)
-        return _Place(path, y, x, side, int(rng.integers(4)), bool(rng.integers(2)))
+        return _Place(index, y, x, side, int(rng.integers(4)), bool(rng.integers(2)))
 
     def _patch(self, place: _Place) -> NDArray[np.uint8]:
         y, x, side = place.y, place.x, place.side
-        patch = self._image(place.path)[y : y + side, x : x + side]
+        patch = self._image(place.picture)[y : y + side, x : x + side]
         if side != self.size:
             resized = Image.fromarray(patch).resize((self.size, self.size), Image.Resampling.BILINEAR)
             patch = np.asarray(resized)
         patch = np.rot90(patch, place.turns)
         return patch[::-1] if place.flipped else patch
 
-    def _size(self, path: Path) -> tuple[int, int]:
-        """Height and width of an image, which is not read for it."""
-        if path not in self._sizes:
-            self._sizes[path] = image_size(path)
-        return self._sizes[path]
+    def _size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image; a file is not read for it."""
+        picture = self.pictures[index]
+        if not isinstance(picture, Path):
+            return picture.shape[0], picture.shape[1]
+        if index not in self._sizes:
+            self._sizes[index] = image_size(picture)
+        return self._sizes[index]
 
-    def _image(self, path: Path) -> NDArray[np.uint8]:
-        if path in self._cache:
-            return self._cache[path]
-        image = read_rgb(path)
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        picture = self.pictures[index]
+        if not isinstance(picture, Path):
+            return picture
+        if index in self._cache:
+            return self._cache[index]
+        image = read_rgb(picture)
         if self._cached_bytes + image.nbytes <= CACHE_BYTES:
-            self._cache[path] = image
+            self._cache[index] = image
             self._cached_bytes += image.nbytes
         return image

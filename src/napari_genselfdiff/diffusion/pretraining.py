@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import UNetConfig
+from napari_genselfdiff.diffusion.denoising import CALIBRATION_STEP, CALIBRATION_TILES, calibrated
 from napari_genselfdiff.diffusion.distributed import Step, Team, joined, shared
 from napari_genselfdiff.diffusion.draws import PartGenerator
 from napari_genselfdiff.diffusion.objectives import OBJECTIVES, OUTPUTS, Objective, ObjectiveOptions
-from napari_genselfdiff.diffusion.patches import PatchSource
+from napari_genselfdiff.diffusion.patches import PatchSource, Picture
 from napari_genselfdiff.diffusion.pictures import COLUMNS, SheetWriter, sheet_path
+from napari_genselfdiff.diffusion.settings import SETTINGS as SETTINGS
+from napari_genselfdiff.diffusion.settings import PretrainSettings as PretrainSettings
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import OutOfMemoryError, UserError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, LossPoint, Progress
@@ -28,53 +31,6 @@ CHECKPOINT_SECONDS = 120.0
 LOSS_EVERY = 20
 SHEET_STEP = 2**32
 """A step that no run reaches: the tiles of the sheet are random, but the same for all of a run."""
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """What a pretext run does, apart from how long.
-
-    Attributes
-    ----------
-    patch : int
-        Side of the patches in pixels.
-    batch : int
-        Patches of one step.
-    learning_rate : float
-        Adam's, after a linear warm-up of ``warmup`` steps.
-    warmup : int
-        Steps of the warm-up.
-    ema : float
-        Decay of the moving average of the weights; ramps up from 0 as ``(1 + step) / (10 + step)``.
-    zoom : tuple of float
-        Range of magnifications, see `PatchSource`.
-    objective, schedule, weighting : str
-        See `objectives` and `schedules`.
-    stain : float
-        Strength of the stain jitter of the network's inputs; 0 for none.
-    seed : int
-        Seed of the first weights, the data order and the noise.
-    """
-
-    patch: int
-    batch: int
-    learning_rate: float
-    warmup: int
-    zoom: tuple[float, float]
-    ema: float = 0.999
-    objective: str = "ddpm"
-    schedule: str = "quadratic"
-    weighting: str = "p2"
-    stain: float = 0.0
-    seed: int = 0
-
-
-SETTINGS = {
-    "paper": PretrainSettings(patch=256, batch=8, learning_rate=1e-4, warmup=0, zoom=(1.0, 1.0)),
-    "compact": PretrainSettings(
-        patch=128, batch=16, learning_rate=5e-4, warmup=200, zoom=(1.0, 4.0), objective="features", stain=0.15
-    ),
-}
 
 
 @dataclass
@@ -141,7 +97,7 @@ def checkpoint_path(output: str | Path) -> Path:
 
 
 def pretrain(
-    files: list[Path],
+    pictures: Sequence[Picture],
     output: str | Path,
     *,
     config: UNetConfig,
@@ -151,6 +107,7 @@ def pretrain(
     steps: int | None = None,
     resume: bool = False,
     start: dict[str, Tensor] | None = None,
+    heads_first: int = 0,
     card: dict[str, Any] | None = None,
     cancel: CancelToken | None = None,
 ) -> Iterator[Event]:
@@ -158,8 +115,8 @@ def pretrain(
 
     Parameters
     ----------
-    files : list of Path
-        Images, 8-bit RGB.
+    pictures : sequence of Path or ndarray
+        Images, 8-bit RGB: files, or pixels such as tiles of slides.
     output : str or Path
         Weights file to write (the moving average, half precision, with its card). A checkpoint with
         everything that resuming needs lies beside it, see `checkpoint_path`, and so does a sheet of what the
@@ -175,6 +132,9 @@ def pretrain(
         Go on from the checkpoint; the data order continues as if the run had not stopped.
     start : dict of str to Tensor, optional
         Weights to start from instead of random ones.
+    heads_first : int
+        Steps at the beginning in which the network stays as it is while an objective's own heads, which are
+        not kept with the weights, are learned anew; see `Objective`.
     card : dict, optional
         Further entries of the card (data, licence, command).
     cancel : CancelToken, optional
@@ -221,22 +181,18 @@ def pretrain(
             network.level_widths, settings.schedule, settings.weighting, settings.stain
         )
         objective = OBJECTIVES[settings.objective](options)
-        trained: list[nn.Module] = [network]
+        groups = [{"params": list(network.parameters()), "waits": heads_first}]
         if isinstance(objective, nn.Module):
-            trained.append(objective.to(device))
-        optimizer = torch.optim.Adam(
-            [parameter for module in trained for parameter in module.parameters()],
-            lr=settings.learning_rate,
-            fused=fused,
-        )
+            groups.append({"params": list(objective.to(device).parameters()), "waits": 0})
+        optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
         run = _Run(network, copy.deepcopy(network).requires_grad_(False), objective, optimizer)
         if resume:
             _resume(run, output, config, settings)
 
         step = shared(Step(network, objective), team, device)
-        source = PatchSource(files, settings.patch, settings.zoom, settings.seed)
+        source = PatchSource(pictures, settings.patch, settings.zoom, settings.seed)
         sheet = _sheet(source, output, settings)
-        details = dict(card or {}) | {"images": len(files)}
+        details = dict(card or {}) | {"images": len(pictures)}
         clock, before, first, saved = Clock(), run.seconds, run.step, 0.0
         total_loss, counted = 0.0, 0
         try:
@@ -259,6 +215,9 @@ def pretrain(
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError("the device ran out of memory: use a smaller batch") from error
         cancelled = team.any(cancel.cancelled, device)
+        if team.leads and not cancelled:
+            tiles = source.batch(CALIBRATION_STEP, CALIBRATION_TILES)
+            details |= {"denoising": calibrated(run.average, settings, tiles, compute).to_dict()}
         if team.leads:
             _save(run, output, config, settings, details)
         team.wait()
@@ -306,7 +265,8 @@ def _step(
     seed = settings.seed * 1_000_003 + run.step
     generator = PartGenerator.seeded(seed, first=part.start, total=settings.batch)
     for group in run.optimizer.param_groups:
-        group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(1, settings.warmup))
+        done = run.step + 1 - group["waits"]
+        group["lr"] = settings.learning_rate * min(1.0, max(0, done) / max(1, settings.warmup))
     run.network.train()
     run.optimizer.zero_grad(set_to_none=True)
     with compute.autocasting(training=True):

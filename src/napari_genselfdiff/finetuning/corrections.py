@@ -1,18 +1,21 @@
-"""What a person drew on a slide becomes examples to train on and to score on."""
+"""What a person drew on slides, cut out at the model's resolution."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from napari_genselfdiff.annotations import classes_of
+from napari_genselfdiff.annotations import classes_of, is_joined
 from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.finetuning.examples import Example, held_out_cells
+from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.finetuning.holdout import CELL, held_out_mask
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.instances import distance_target, label_instances, separation
@@ -26,28 +29,192 @@ if TYPE_CHECKING:
 
 CONTEXT = 64
 """Model pixels around a corrected box that are read with it."""
-CELL = 64
-"""Side in model pixels of the cells that are held out or trained on as a whole."""
+MIRRORED = 32
+"""Model pixels beyond what was read that are mirrored for a prediction; the context is there already."""
 LARGEST_BOX = 1024
 """Side in model pixels of what is learned from as a whole; what was drawn on the overview is sampled."""
 SAMPLES = 16
-"""Pieces, of half that side, that stand for all larger boxes together."""
+"""Pieces, of half that side, that stand for all larger boxes of a slide together."""
 SELF_WEIGHT = 0.1
 """Weight of the model's own confident predictions where nothing was corrected, so that it does not forget."""
+AGREED_WEIGHT = 1.0
+"""Weight of what a person accepted, or drew as the model had said."""
 CONFIDENT = 0.9 * 255
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A slide and what was drawn on it.
+
+    Attributes
+    ----------
+    slide : Slide
+    annotations : Annotations
+    name : str
+        What tells the slide apart, such as its fingerprint; part of what decides what is held out.
+    """
+
+    slide: Slide
+    annotations: Annotations
+    name: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Where a place lies and what was drawn there; its pixels are not read yet.
+
+    Attributes
+    ----------
+    source : Source
+    origin : tuple of int
+        ``(y, x)`` of the first pixel on the slide's grid of model pixels.
+    scale : float
+        Level-0 pixels a model pixel.
+    codes : ndarray of uint8, shape (height, width)
+        Pixel codes.
+    """
+
+    source: Source
+    origin: tuple[int, int]
+    scale: float
+    codes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A corrected place of a slide, at the model's resolution.
+
+    Attributes
+    ----------
+    slide : str
+        Name of the source.
+    origin : tuple of int
+        ``(y, x)`` of the first pixel on the slide's grid of model pixels.
+    rgb : ndarray of uint8, shape (height, width, 3)
+    drawn : ndarray of bool, shape (height, width)
+        Where a person drew or accepted.
+    labels : ndarray of uint8, shape (height, width)
+        Class that a person said, elsewhere what the model said.
+    guess : ndarray of uint8, shape (height, width)
+        Class that the model said; 0 where there is none.
+    sure : ndarray of bool, shape (height, width)
+        Where nothing was drawn and the model is sure.
+    distance : ndarray of float32, shape (height, width), or None
+        Target of the distance head, negative where it is not known.
+    held : ndarray of bool, shape (height, width)
+        What is never trained on.
+    """
+
+    slide: str
+    origin: tuple[int, int]
+    rgb: NDArray[np.uint8]
+    drawn: NDArray[np.bool_]
+    labels: NDArray[np.uint8]
+    guess: NDArray[np.uint8]
+    sure: NDArray[np.bool_]
+    distance: NDArray[np.float32] | None
+    held: NDArray[np.bool_]
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """Where what a person drew is not what the model said."""
+        return np.asarray(self.drawn & (self.labels != self.guess))
+
+    def example(self, where: NDArray[np.bool_] | None = None) -> Example:
+        """What is trained on; all but what is held out by default."""
+        weight = np.where(self.changed, np.float32(1), np.float32(AGREED_WEIGHT)) * self.drawn
+        weight = np.where(self.sure, np.float32(SELF_WEIGHT), weight).astype(np.float32)
+        name = f"{self.slide}:{self.origin[0]},{self.origin[1]}"
+        example = Example(name, self.rgb, self.labels, weight, self.distance)
+        return example.weighted(~self.held if where is None else where)
+
+
+def outline_corrections(source: Source, segmenter: Segmenter) -> tuple[list[Outline], int]:
+    """Find what was drawn on a slide, quickly, so that later strokes do not disturb.
+
+    Returns
+    -------
+    outlines : list of Outline
+    position : int
+        Position in the journal that they belong to.
+
+    Raises
+    ------
+    UserError
+        If the slide does not say its resolution, or its annotations are damaged.
+    """
+    slide, annotations = source.slide, source.annotations
+    scale = segmenter.spec.scale_for(slide.mpp, slide.where)
+    for _ in range(ATTEMPTS):
+        position = annotations.position
+        outlines = [
+            _outline(source, box, scale)
+            for box in _bounded(annotations, annotations.supervised_boxes(), scale)
+        ]
+        if annotations.position == position:
+            break  # nobody drew in the meantime
+    return [outline for outline in outlines if outline.codes.any()], position
+
+
+def read_place(
+    outline: Outline,
+    segmenter: Segmenter,
+    *,
+    compute: Compute,
+    fresh: bool = False,
+    notes: list[str] | None = None,
+) -> Place:
+    """Read the pixels of a place, and what the model says about them.
+
+    Parameters
+    ----------
+    outline : Outline
+    segmenter : Segmenter
+        The model in use; its confident predictions count a little where nothing was corrected.
+    compute : Compute
+    fresh : bool
+        Whether the model knows nothing of the task yet, so that its predictions mean nothing.
+    notes : list of str, optional
+        Takes what the user should know.
+
+    Raises
+    ------
+    UserError
+        If the pixels cannot be read, or a class was drawn that the model does not have.
+    """
+    codes, (y, x) = outline.codes, outline.origin
+    rgb = outline.source.slide.read_scaled(y, x, *codes.shape, scale=outline.scale)
+    drawn = codes > 0
+    highest, classes = int(classes_of(codes).max()), segmenter.spec.classes
+    if highest >= len(classes):
+        raise UserError(
+            f"class {highest} was painted, and the model has {len(classes) - 1}",
+            outline.source.slide.name,
+            "start a task with more classes, or repaint it",
+        )
+    said = None if fresh else predict_image(segmenter, rgb, compute, margin=MIRRORED, notes=notes)
+    guess = np.zeros(codes.shape, np.uint8) if said is None else said.labels
+    labels = np.where(drawn, classes_of(codes), guess).astype(np.uint8)
+    sure = np.zeros(codes.shape, bool) if said is None else ~drawn & (said.confidence > CONFIDENT)
+    known = drawn if said is None else np.ones(codes.shape, bool)
+    joined = is_joined(codes)
+    distance = _distance(labels, joined, known, said, segmenter) if segmenter.spec.instances else None
+    held = held_out_mask(codes.shape, outline.origin, outline.source.name)
+    return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, distance, held)
 
 
 def correction_examples(
     slide: Slide, annotations: Annotations, segmenter: Segmenter, *, scale: float, compute: Compute
 ) -> tuple[list[Example], list[Example]]:
-    """Examples of all corrected places of a slide.
+    """Examples of all corrected places of one slide; `rounds.train_round` does more.
 
     Parameters
     ----------
     slide : Slide
     annotations : Annotations
     segmenter : Segmenter
-        The model in use; its confident predictions count a little where nothing was corrected.
+        The model in use.
     scale : float
         Level-0 pixels a model pixel.
     compute : Compute
@@ -62,30 +229,47 @@ def correction_examples(
     UserError
         If nothing was corrected.
     """
-    boxes = annotations.supervised_boxes()
+    source = Source(slide, annotations, "")
+    boxes = _bounded(annotations, annotations.supervised_boxes(), scale)
     if not boxes:
-        raise UserError(
-            "nothing is corrected yet", slide.name, "press Correct here and paint what the model got wrong"
-        )
-    training, held_out, whole = [], [], []
-    for box in _bounded(annotations, boxes, scale):
-        # On whole cells, so that a pixel's cell does not depend on the box.
-        y, x = (max(0, math.floor(start / scale) - CONTEXT) // CELL * CELL for start in (box.y, box.x))
-        height = min(math.ceil(box.bottom / scale) + CONTEXT, math.ceil(slide.shape[0] / scale)) - y
-        width = min(math.ceil(box.right / scale) + CONTEXT, math.ceil(slide.shape[1] / scale)) - x
-        rgb = slide.read_scaled(y, x, height, width, scale=scale)
-        codes = _codes_on_grid(annotations, slide.shape, (y, x, height, width), scale, box)
-        said = predict_image(segmenter, rgb, compute)
-        example = _example(f"{box.y},{box.x}", rgb, codes, said, segmenter.spec.object_area)
-        mask = held_out_cells((height, width), cell=CELL, origin=(y, x))
-        whole.append(example)
-        training.append(example.weighted(~mask))
-        # Only what a person drew is scored, not what the model believes.
-        held_out.append(example.weighted(mask & (codes > 0)))
-    if not any((example.weight == 1).any() for example in training):
+        raise nothing_corrected(slide.name)
+    outlines = [_outline(source, box, scale) for box in boxes]
+    places = [read_place(outline, segmenter, compute=compute) for outline in outlines]
+    training = [place.example() for place in places]
+    if not any((place.drawn & ~place.held).any() for place in places):
         # All that was drawn lies in held-out cells: learn from it, and leave the score open.
-        return whole, []
-    return training, held_out
+        return [place.example(np.ones_like(place.held)) for place in places], []
+    return training, [place.example(place.held & place.drawn) for place in places]
+
+
+def nothing_corrected(which: str | None) -> UserError:
+    """The error that says what to do first."""
+    return UserError(
+        "nothing is corrected yet", which, "press Correct here and paint what the model got wrong"
+    )
+
+
+def _distance(
+    labels: NDArray[np.uint8],
+    joined: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    said: Prediction | None,
+    segmenter: Segmenter,
+) -> NDArray[np.float32]:
+    """Target of the distance head; negative for objects whose outline nobody has said."""
+    foreground = labels > 0
+    if said is None:
+        ids = label_instances(foreground, foreground, joined=joined)
+    else:
+        # The model's own distance map separates nuclei that a person's drawing left touching.
+        assert said.distance is not None
+        how = separation(segmenter.spec.object_area)
+        ids = label_instances(foreground, said.distance / np.float32(255), how, joined=joined)
+    target = distance_target(ids)
+    if not known.all():
+        open_ended = np.unique(ids[ndimage.binary_dilation(~known)])
+        target[np.isin(ids, open_ended[open_ended > 0])] = -1
+    return target
 
 
 def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> list[Region]:
@@ -114,23 +298,14 @@ def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> lis
     return small + pieces
 
 
-def _example(
-    name: str,
-    rgb: NDArray[np.uint8],
-    codes: NDArray[np.uint8],
-    said: Prediction,
-    object_area: float | None,
-) -> Example:
-    drawn = codes > 0
-    labels = np.where(drawn, classes_of(codes), said.labels).astype(np.uint8)
-    weight = np.where(said.confidence > CONFIDENT, np.float32(SELF_WEIGHT), np.float32(0))
-    weight[drawn] = 1
-    distance = None
-    if said.distance is not None:
-        # The model's own distance map separates nuclei that a person's drawing left touching.
-        ids = label_instances(labels > 0, said.distance / np.float32(255), separation(object_area))
-        distance = distance_target(ids)
-    return Example(name, rgb, labels, weight, distance)
+def _outline(source: Source, box: Region, scale: float) -> Outline:
+    shape = source.slide.shape
+    # On whole cells, so that a pixel's cell does not depend on the box.
+    y, x = (max(0, math.floor(start / scale) - CONTEXT) // CELL * CELL for start in (box.y, box.x))
+    height = min(math.ceil(box.bottom / scale) + CONTEXT, math.ceil(shape[0] / scale)) - y
+    width = min(math.ceil(box.right / scale) + CONTEXT, math.ceil(shape[1] / scale)) - x
+    codes = _codes_on_grid(source.annotations, shape, (y, x, height, width), scale, box)
+    return Outline(source, (y, x), scale, codes)
 
 
 def _codes_on_grid(

@@ -38,7 +38,7 @@ class Example:
     weight : ndarray of float32, shape (height, width)
         How much a pixel counts in the loss; 0 for pixels that are not labelled.
     distance : ndarray of float32, shape (height, width), or None
-        Target of the distance head, 0 to 1.
+        Target of the distance head, 0 to 1; negative where it is not known.
     """
 
     name: str
@@ -163,10 +163,14 @@ class PatchSampler:
 
     def _patch(self, rng: np.random.Generator) -> Example:
         index = int(rng.choice(len(self.examples), p=self._chances))
-        example, centres = self.examples[index], self._centres[index]
+        centres = self._centres[index]
+        return self.cut(self.examples[index], centres[rng.integers(len(centres))], rng)
+
+    def cut(self, example: Example, around: NDArray[np.int64], rng: np.random.Generator) -> Example:
+        """One patch near a pixel ``(y, x)``, turned, mirrored, resized and with another look."""
         side = round(self.size * float(ZOOM ** rng.uniform(-1, 1)))
         side = min(side, *example.labels.shape)
-        centre = centres[rng.integers(len(centres))] + rng.integers(-self.size // 3, self.size // 3 + 1, 2)
+        centre = around + rng.integers(-self.size // 3, self.size // 3 + 1, 2)
         y, x = np.clip(centre - side // 2, 0, np.array(example.labels.shape) - side)
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         nearest = ((np.arange(self.size) + 0.5) * side / self.size).astype(int)

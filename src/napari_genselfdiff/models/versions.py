@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+PRETEXT = "pretext"
+"""Entry of a version's settings: the pretext whose weights its training began with."""
+
 
 @dataclass(frozen=True)
 class Version:
@@ -107,13 +110,3 @@ class Round:
     version: Version
     accepted: bool
     message: str
-
-
-def judge(before: float | None, after: float | None) -> tuple[bool, str]:
-    """Whether a fine-tuned model replaces the one before, and the answer in plain words."""
-    if before is None or after is None:
-        return True, "too early to tell whether it is better: correct a few more places"
-    scores = f"Dice {before:.2f} -> {after:.2f} on the corrections that it did not see"
-    if after > before:
-        return True, f"better: {scores}"
-    return False, f"not better: {scores}; the model stays as it was"

@@ -187,7 +187,7 @@ def predict_region(
         for tile in sorted(plan[block], key=nearest_first):
             if cancel.cancelled:
                 break
-            image = _read_mirrored(read, tile, bounds)
+            image = read_mirrored(read, tile, bounds)
             top, left, shown = canvas.add(tile, _forward(segmenter, image, tiling.margin, compute, device))
             part = np.s_[top - y : top - y + shown.shape[1], left - x : left - x + shown.shape[2]]
             classes = shown[: len(spec.classes)]
@@ -211,7 +211,7 @@ def predict_region(
     )
 
 
-def _read_mirrored(read: Reader, tile: Window, bounds: tuple[int, int]) -> NDArray[np.uint8]:
+def read_mirrored(read: Reader, tile: Window, bounds: tuple[int, int]) -> NDArray[np.uint8]:
     """A window of the slide; what lies beyond its border is mirrored, as white edges mislead the network."""
     top, left = max(tile.y, 0), max(tile.x, 0)
     bottom, right = min(tile.y + tile.height, bounds[0]), min(tile.x + tile.width, bounds[1])

@@ -98,6 +98,7 @@ def label_instances(
     distance: NDArray[Any],
     how: Separation | None = None,
     *,
+    joined: NDArray[np.bool_] | None = None,
     threshold: float = 0.5,
 ) -> NDArray[np.int32]:
     """Find the objects of a foreground and number them.
@@ -115,6 +116,9 @@ def label_instances(
         ``marker``: height of the high ground, after smoothing. ``smoothing``: standard deviation of the
         Gaussian that smooths the distance map, in pixels; background does not pull the map down, so small
         objects keep their height. ``min_area``: smaller objects are dropped, in pixels.
+    joined : ndarray of bool, shape (height, width), optional
+        What a person said: foreground pixels that are set here and touch, also at their corners, lie in one
+        object, and in another one than all others that are set. Such an object is kept whatever its size.
     threshold : float
         Probability from which on a pixel is foreground.
 
@@ -138,13 +142,32 @@ def label_instances(
     if how.smoothing > 0:
         weight = _smoothed(mask.astype(np.float32), how.smoothing)
         distance = _smoothed(np.where(mask, distance, 0), how.smoothing) / np.maximum(weight, 1e-6)
-    markers, found = ndimage.label(mask & (distance >= how.marker))
+    high, held = mask & (distance >= how.marker), None if joined is None else mask & joined
+    markers = ndimage.label(high)[0] if held is None or not held.any() else _markers(high, held)
     parts, _ = ndimage.label(mask)
     has_marker = np.zeros(int(parts.max()) + 1, bool)
     has_marker[parts[markers > 0]] = True
     ids = watershed(-distance, markers, mask=mask & has_marker[parts])  # type: ignore[no-untyped-call]
-    ids = np.where(mask & ~has_marker[parts], parts + found, ids)
-    return _renumbered(ids, how.min_area)
+    ids = np.where(mask & ~has_marker[parts], parts + markers.max(initial=0), ids)
+    return _renumbered(ids, how.min_area, held)
+
+
+def _markers(high: NDArray[np.bool_], joined: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Where objects begin: one number a connected part of what is joined, and of the high ground that is not.
+
+    High ground that touches one joined part begins the same object; where it touches several, it is left to
+    the watershed between them.
+    """
+    own, count = ndimage.label(joined, np.ones((3, 3)))
+    ground, grounds = ndimage.label(high | joined)
+    numbers = np.arange(grounds + 1) + count
+    numbers[0] = 0
+    pairs = np.unique(ground[joined].astype(np.int64) << 32 | own[joined])
+    shared, whose = pairs >> 32, pairs & 0xFFFFFFFF
+    numbers[shared] = np.where(np.bincount(shared, minlength=grounds + 1)[shared] == 1, whose, 0)
+    markers = numbers[ground].astype(np.int32)
+    markers[joined] = own[joined]
+    return markers
 
 
 def _smoothed(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
@@ -163,14 +186,17 @@ def _smoothed(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
-def _renumbered(ids: NDArray[Any], min_area: int) -> NDArray[np.int32]:
-    """Drop small objects and number the others in the raster order of their first pixels."""
+def _renumbered(ids: NDArray[Any], min_area: int, held: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
+    """Drop small objects that nothing holds; number the others in the raster order of their first pixels."""
     flat = ids.ravel()
     pixels = np.flatnonzero(flat)
     area = np.bincount(flat[pixels], minlength=1)
     first = np.full(len(area), flat.size)
     first[flat[pixels[::-1]]] = pixels[::-1]  # of repeated indices the last one stays: the first pixel
-    kept = np.flatnonzero((area >= min_area) & (area > 0))
+    large = (area >= min_area) & (area > 0)
+    if held is not None:
+        large[ids[held]] = True
+    kept = np.flatnonzero(large)
     numbers = np.zeros(len(area), np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, len(kept) + 1)
     renumbered: NDArray[np.int32] = numbers[ids]

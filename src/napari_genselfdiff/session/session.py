@@ -12,12 +12,10 @@ from napari_genselfdiff.annotations.lock import WriterLock
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event
 from napari_genselfdiff.geometry import Region, layer_count
-from napari_genselfdiff.models.versions import Round, Version
+from napari_genselfdiff.session.model import SessionModel
 from napari_genselfdiff.session.slide import SessionSlide
 from napari_genselfdiff.session.slides import SessionSlides
 from napari_genselfdiff.session.state import read_state
-from napari_genselfdiff.session.task import BACKGROUND, Task
-from napari_genselfdiff.session.versions import Versions
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.slides.tissue import SlideTissue
 
@@ -27,14 +25,13 @@ if TYPE_CHECKING:
 
     from napari_genselfdiff.annotations import Annotations
     from napari_genselfdiff.compute import Compute
-    from napari_genselfdiff.segmentation.network import Segmenter
     from napari_genselfdiff.segmentation.pace import Pace
     from napari_genselfdiff.segmentation.store import PredictionStore
 
 FINE_TUNE_SECONDS = 25.0
 
 
-class Session:
+class Session(SessionModel):
     """Slides, what a person drew on them, and the versions of one model that learns from all of them.
 
     A session is a folder: ``session.json`` (slides by reference and fingerprint, task, versions), ``slides/``
@@ -75,11 +72,9 @@ class Session:
     owns the session.
     """
 
-    model_changed = Signal(str)
     mpp_changed = Signal(float)
     slide_changed = Signal(str)
     slides_changed = Signal()
-    task_changed = Signal()
 
     def __init__(
         self,
@@ -89,18 +84,14 @@ class Session:
         compute: Compute | None = None,
         author: str = "",
     ) -> None:
-        self.folder = Path(folder)
         self._compute = compute
         self._pace: Pace | None = None
-        self._state = read_state(self.folder)
+        super().__init__(Path(folder), read_state(Path(folder)))
         self._lock = WriterLock.acquire(self.folder)
         self.read_only = self._lock is None
-        self.notices: list[str] = []
+        self.slides = SessionSlides(self.folder, self._state, read_only=self.read_only, author=author)
+        self._active = self.slides.find(self._state.active)
         try:
-            self.versions = Versions(self.folder, self._state)
-            self.slides = SessionSlides(self.folder, self._state, read_only=self.read_only, author=author)
-            self._active = self.slides.find(self._state.active)
-            self._choose_usable_version()
             if slide is not None:
                 self.activate(self.add_slide(slide))
         except BaseException:
@@ -153,44 +144,6 @@ class Session:
     def view(self, view: dict[str, Any]) -> None:
         self.active.state.view = view
 
-    @property
-    def current(self) -> str | None:
-        """Name of the version in use."""
-        return self._state.current
-
-    @property
-    def previous(self) -> str | None:
-        """Name of the version that was in use before."""
-        return self._state.previous
-
-    @property
-    def model(self) -> Version | None:
-        """The version in use."""
-        return self.versions[self.current] if self.current else None
-
-    @property
-    def task(self) -> Task | None:
-        """What was named when the session began without a model."""
-        return self._state.task
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, the background first: those of the model in use, or of the task."""
-        if self.current:
-            return self.segmenter().spec.classes
-        return self.task.classes if self.task is not None else (BACKGROUND, "foreground")
-
-    @property
-    def colours(self) -> list[str | None]:
-        """Colour of each class, ``#RRGGBB``, where the user chose one."""
-        return [self._state.colours.get(name) for name in self.classes]
-
-    def set_colours(self, colours: dict[str, str]) -> None:
-        """Choose colours of classes, by name."""
-        self._state.colours |= colours
-        self.save()
-        self.task_changed.emit()
-
     def add_slide(self, slide: Slide) -> SessionSlide:
         """Add a slide to the session, or say where one of it lies now.
 
@@ -212,7 +165,8 @@ class Session:
         UserError
             If its file or its annotations cannot be opened.
         """
-        _ = slide.slide, slide.annotations  # what is missing is told before anything changes
+        _ = slide.slide  # what is missing is told before anything changes
+        slide.annotations.model = self.model_tag()
         if slide is self._active and self._state.active == slide.fingerprint:
             return
         self._active, self._state.active = slide, slide.fingerprint
@@ -230,33 +184,6 @@ class Session:
         self.tissue.sensitivity = self.active.state.tissue_sensitivity = sensitivity
         self.save()
 
-    def start_task(self, task: Task) -> None:
-        """Begin a task without a model: its first fine-tune starts from the pretext.
-
-        Models that were used before stay in the list. What was drawn stays as it is: class 1 is the first
-        class that is named, whatever it was called before.
-        """
-        self._state.task = task
-        self._state.previous, self._state.current = self._state.current, None
-        self.save()
-        self.task_changed.emit()
-        self.model_changed.emit("")
-
-    def use_model(self, name: str) -> None:
-        """Choose a version of the session, or a model of the library or a file.
-
-        Raises
-        ------
-        UserError
-            If there is none, or it is damaged, or not a segmenter.
-        """
-        name = name if name in self.versions else self.versions.take_from_library(name).name
-        self.versions.segmenter(name)  # a damaged one is refused before anything is changed
-        if name != self.current:
-            self._state.previous, self._state.current = self.current or self.previous, name
-            self.save()
-            self.model_changed.emit(name)
-
     def delete_version(self, name: str) -> None:
         """Delete a version, its weights and what it said; it cannot be undone.
 
@@ -270,13 +197,6 @@ class Session:
         for slide in self.slides:
             slide.forget_predictions(name)
 
-    def segmenter(self, name: str | None = None) -> Segmenter:
-        """The network of a version, the one in use by default."""
-        name = name or self.current
-        if name is None:
-            raise UserError("no model is chosen", self.folder, "choose a model from the list")
-        return self.versions.segmenter(name)
-
     def scale(self) -> float:
         """Level-0 pixels a pixel of the model in use, or of the task.
 
@@ -285,7 +205,13 @@ class Session:
         MissingScaleError
             If the slide does not say its resolution and the model needs it.
         """
-        return self.segmenter().spec.scale_for(self.slide.mpp, self.slide.where)
+        return self.starting_segmenter().spec.scale_for(self.slide.mpp, self.slide.where)
+
+    def use_model(self, name: str) -> None:
+        """Choose a version; see `SessionModel.use_model`. What is drawn from now on names it."""
+        super().use_model(name)
+        if self._active is not None:
+            self._active.annotations.model = self.model_tag()
 
     def save(self) -> None:
         """Write ``session.json``; nothing when another window writes into the session."""
@@ -296,11 +222,10 @@ class Session:
         """Finish writing and release the session's folder; safe to call twice."""
         lock, self._lock = self._lock, None
         try:
-            if lock is not None and hasattr(self, "slides"):
+            if lock is not None:
                 self.save()
         finally:
-            if hasattr(self, "slides"):
-                self.slides.close()
+            self.slides.close()
             if lock is not None:
                 lock.release()
 
@@ -335,19 +260,19 @@ class Session:
     def fine_tune(
         self,
         *,
-        seconds: float = FINE_TUNE_SECONDS,
+        seconds: float | None = FINE_TUNE_SECONDS,
         steps: int | None = None,
         seed: int = 0,
         cancel: CancelToken | None = None,
     ) -> Iterator[Event]:
-        """Train a copy of the model in use on the corrections of all slides.
+        """Train a copy of the model in use, or the pretext, on the corrections of all slides.
 
-        The new version is written to disk; `adopt` puts it to use.
+        The new version is written to disk; `adopt` puts it to use. A fine-tune that was stopped goes on.
 
         Yields
         ------
         Event
-            As the fine-tune loop does; the result is a `Round`, or None when it was cancelled.
+            As `train_round` does; the result is a `Round`, or None when it was cancelled.
 
         Raises
         ------
@@ -358,13 +283,60 @@ class Session:
 
         return fine_tune_model(self, self.current, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
 
-    def adopt(self, outcome: Round) -> None:
-        """Keep a fine-tune's version, and put it to use if it was accepted."""
-        if outcome.version.name not in self.versions:
-            self.versions.add(outcome.version)
+    def next_place(self, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Find the window, on any slide, that is most useful to correct.
+
+        Yields
+        ------
+        Event
+            `Progress`, then `Finished` with ``(slide, region)``, in level-0 pixels, or None where all that is
+            segmented was seen; the message says why. `visit` remembers it.
+
+        Raises
+        ------
+        UserError
+            If there is no model, or nothing is segmented.
+        """
+        from napari_genselfdiff.session.cohorts import suggest_place
+
+        return suggest_place(self, cancel)
+
+    def visit(self, slide: SessionSlide, region: Region) -> None:
+        """Remember that a place was suggested: the next one will be another."""
+        slide.state.visited.append([region.y, region.x, region.height, region.width])
         self.save()
-        if outcome.accepted:
-            self.use_model(outcome.version.name)
+
+    def check_domain(self, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Compare the slide that is looked at with what the pretext was trained on.
+
+        Yields
+        ------
+        Event
+            `Progress`, then `Finished` with a `DomainCheck`, or None when it was cancelled.
+        """
+        from napari_genselfdiff.session.cohorts import check_slide
+
+        return check_slide(self, cancel)
+
+    def adapt(
+        self,
+        *,
+        seconds: float,
+        steps: int | None = None,
+        seed: int = 0,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[Event]:
+        """Continue the pretext on unlabelled tissue of all slides; what was stopped goes on.
+
+        Yields
+        ------
+        Event
+            As `adapt` does; the result is the path of the new pretext, relative to the session, or None when
+            it is not kept. `use_pretext` puts it to use.
+        """
+        from napari_genselfdiff.session.cohorts import adapt_pretext
+
+        return adapt_pretext(self, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
 
     def predictions(self, version: str | None = None) -> PredictionStore:
         """What a version, by default the one in use, said about the slide that is looked at.
@@ -406,12 +378,3 @@ class Session:
 
         self._pace = self._pace or Pace(with_fallback(self.compute))
         return self._pace
-
-    def _choose_usable_version(self) -> None:
-        """Fall back to what a damaged version was trained from."""
-        wanted = self.current
-        self._state.current = self.versions.usable(wanted)
-        self._state.previous = self.versions.usable(self.previous)
-        for name, problem in self.versions.damaged.items():
-            fallback = f"; {self.current or 'no model'} is in use instead" if name == wanted else ""
-            self.notices.append(f"the weights of {name} cannot be used: {problem}{fallback}")

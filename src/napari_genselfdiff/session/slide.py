@@ -161,6 +161,22 @@ class SessionSlide:
         except OSError:
             return False
 
+    @property
+    def changes(self) -> int:
+        """How many changes were made, where the annotations are open; else 0."""
+        return self._annotations.position if self._annotations is not None else 0
+
+    @property
+    def missing(self) -> bool:
+        """Whether the slide's file is not where it was, without opening it."""
+        path = self.state.path
+        return self._slide is None and (path is None or ("://" not in path and not Path(path).exists()))
+
+    def has_predictions(self, version: str) -> bool:
+        """Whether a version of the model segmented some of it."""
+        folders = self._prediction_folders(version)
+        return any(next((folder / "labels" / "0" / "c").glob("*"), None) for folder in folders)
+
     def predictions(self, version: str, spec: SegmenterSpec) -> PredictionStore:
         """What a version of the model said, and where its next predictions go.
 
@@ -213,9 +229,15 @@ class SessionSlide:
 
         with self._lock:
             self._stores.pop(version, None)
-            for folder in (self.folder / "predictions").glob(f"{version}-*.zarr"):
-                if folder.name.removeprefix(f"{version}-").removesuffix(".zarr").replace(".", "").isdigit():
-                    shutil.rmtree(folder, ignore_errors=True)
+            for folder in self._prediction_folders(version):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _prediction_folders(self, version: str) -> list[Path]:
+        """Folders of a version's predictions, at whatever scale."""
+        found = (self.folder / "predictions").glob(f"{version}-*.zarr")
+        start, end = f"{version}-", ".zarr"
+        # A version's name may begin with another's.
+        return [p for p in found if p.name.removeprefix(start).removesuffix(end).replace(".", "").isdigit()]
 
     def close(self) -> None:
         """Finish writing; what was drawn can still be read."""

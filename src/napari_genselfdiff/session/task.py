@@ -21,21 +21,6 @@ STRUCTURES = {
 
 
 @dataclass(frozen=True)
-class SegmentationClass:
-    """A class that a user named.
-
-    Attributes
-    ----------
-    name : str
-    colour : str or None
-        ``#RRGGBB``; None for the one of the palette.
-    """
-
-    name: str
-    colour: str | None = None
-
-
-@dataclass(frozen=True)
 class Task:
     """A segmentation task that starts without a model.
 

@@ -170,8 +170,15 @@ class Versions:
         name = stem if stem not in self else self.new_name(stem)
         return self._copied(path, name, parent=None, kind="imported")
 
-    def export(self, name: str, target: str | Path) -> Path:
+    def export(self, name: str, target: str | Path, *, overwrite: bool = False) -> Path:
         """Write a version's weights, and its card as text beside them.
+
+        Parameters
+        ----------
+        name : str
+        target : str or Path
+        overwrite : bool
+            Replace a file that is there.
 
         Returns
         -------
@@ -186,7 +193,7 @@ class Versions:
         target = Path(target)
         if target.suffix != library.SUFFIX:
             target = target.with_name(target.name + library.SUFFIX)
-        if target.exists():
+        if target.exists() and not overwrite:
             raise UserError("the file exists already", target, "choose another name")
         source = self.path(name)
         # Fingerprints say which slides were used, names could say whose.

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.models.versions import Round, Version, judge
+from napari_genselfdiff.models import library
+from napari_genselfdiff.models.versions import PRETEXT, Round, Version
 
 if TYPE_CHECKING:
+    from napari_genselfdiff.finetuning.corrections import Source
+    from napari_genselfdiff.finetuning.rounds import RoundResult
     from napari_genselfdiff.session.session import Session
     from napari_genselfdiff.session.slide import SessionSlide
+
+UNFINISHED = "unfinished-"
+"""Begins the name of the file of a fine-tune that was stopped; then comes the model that it began with."""
 
 
 def segment_slide(
@@ -59,69 +66,119 @@ def fine_tune_model(
     session: Session,
     parent: str | None,
     *,
-    seconds: float,
+    seconds: float | None,
     steps: int | None,
     seed: int,
     cancel: CancelToken | None,
 ) -> Iterator[Event]:
     """Train a copy of a version on the corrections of all slides; see `Session.fine_tune`."""
-    from napari_genselfdiff.finetuning.corrections import correction_examples
-    from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
+    segmenter = session.starting_segmenter()
+    corrected = session.slides.corrected
+    unfinished = session.folder / f"{UNFINISHED}{parent or 'task'}{library.SUFFIX}"
+
+    def work() -> Iterator[Event]:
+        from napari_genselfdiff.finetuning.rounds import train_round
+
+        if not corrected:
+            raise UserError(
+                "nothing is corrected yet",
+                session.active.name,
+                "press Correct here and paint what the model got wrong",
+            )
+        sources, left_out = _sources(corrected)
+        begin = session.adapted_segmenter()
+        made_with = session.pretext if begin is not None or parent is None else ""
+        _forget_others(unfinished)
+        resume = unfinished.exists()
+        while True:
+            try:
+                for event in train_round(
+                    sources,
+                    segmenter,
+                    compute=session.compute,
+                    fresh=parent is None,
+                    begin=begin,
+                    seconds=seconds,
+                    steps=steps,
+                    seed=seed,
+                    checkpoint=unfinished,
+                    resume=resume,
+                    cancel=cancel,
+                ):
+                    if isinstance(event, Finished) and event.result is not None:
+                        yield _as_version(session, event.result, parent, seed, left_out, made_with)
+                    else:
+                        yield event
+                return
+            except UserError as error:
+                if not resume or error.which != unfinished:
+                    raise
+                # What was stopped is of another kind, or damaged: it is begun anew.
+                unfinished.unlink(missing_ok=True)
+                resume = False
+
+    return work()
+
+
+def _sources(corrected: list[SessionSlide]) -> tuple[list[Source], list[str]]:
+    """What was drawn on the slides that can be read, and a sentence on each of the others."""
+    from napari_genselfdiff.finetuning.corrections import Source
+
+    sources, left_out, problem = [], [], None
+    for slide in corrected:
+        try:
+            sources.append(Source(slide.slide, slide.annotations, slide.fingerprint))
+        except UserError as error:
+            left_out.append(f"{slide.name} is left out: {error.what}.")
+            problem = error
+    if not sources and problem is not None:
+        raise problem
+    return sources, left_out
+
+
+def _forget_others(unfinished: Path) -> None:
+    """Delete what was stopped with another model in use."""
+    for path in unfinished.parent.glob(f"{UNFINISHED}*{library.SUFFIX}"):
+        if path != unfinished:
+            path.unlink(missing_ok=True)
+
+
+def _as_version(
+    session: Session,
+    result: RoundResult,
+    parent: str | None,
+    seed: int,
+    left_out: list[str],
+    pretext: str,
+) -> Finished:
+    """Write the weights of a round, and say what came of it."""
     from napari_genselfdiff.segmentation.network import save_segmenter
 
-    segmenter = session.segmenter(parent)
-    corrected = [slide for slide in session.slides if slide.corrected] or [session.active]
-    positions = {slide.fingerprint: slide.annotations.position for slide in corrected}
-    training, held_out = [], []
-    for slide in corrected:
-        scale = segmenter.spec.scale_for(slide.slide.mpp, slide.slide.where)
-        a, b = correction_examples(
-            slide.slide, slide.annotations, segmenter, scale=scale, compute=session.compute
-        )
-        training += a
-        held_out += b
-    settings = FineTuneSettings(seed=seed, learning_rate=5e-4, fixed_statistics=True)
-    for event in fine_tune(
-        segmenter,
-        training,
-        held_out,
-        compute=session.compute,
-        settings=settings,
-        seconds=seconds,
-        steps=steps,
-        cancel=cancel,
-    ):
-        if not isinstance(event, Finished):
-            yield event
-            continue
-        if event.cancelled:
-            yield Finished(None, "stopped; the model stays as it was", cancelled=True)
-            return
-        result = event.result
-        assert isinstance(result, FineTuneResult)
-        accepted, message = judge(result.before, result.after)
-        name = session.versions.new_name()
-        version = Version(
-            name,
-            session.versions.new_path(name),
-            parent,
-            result.before,
-            result.after,
-            sum(positions.values()),
-            result.steps,
-            seed,
-            round(result.seconds, 1),
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            positions=positions,
-            answer=message,
-            kind="round",
-        )
-        save_segmenter(
-            result.segmenter,
-            session.folder / version.path,
-            parent=parent,
-            version=version.to_dict(),
-            scores={"dice_before": result.before, "dice_after": result.after},
-        )
-        session.versions.keep(name, result.segmenter.eval())
-        yield Finished(Round(version, accepted, message), message)
+    verdict = result.verdict
+    name = session.versions.new_name()
+    version = Version(
+        name,
+        session.versions.new_path(name),
+        parent,
+        verdict.before,
+        verdict.after,
+        sum(result.positions.values()),
+        result.steps,
+        seed,
+        round(result.seconds, 1),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        positions=result.positions,
+        settings=result.settings | ({PRETEXT: Path(pretext).name} if pretext else {}),
+        answer=verdict.message,
+        kind="round",
+    )
+    save_segmenter(
+        result.segmenter,
+        session.folder / version.path,
+        parent=parent,
+        version=version.to_dict(),
+        scores={"dice_before": verdict.before, "dice_after": verdict.after},
+    )
+    session.versions.keep(name, result.segmenter.eval())
+    message = " ".join([verdict.message, *left_out])
+    return Finished(Round(version, verdict.accepted, message), message)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.annotations import classes_of, encode, is_edited
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.widgets.colors import label_colormap
+from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
 from napari_genselfdiff.widgets.drawing import Drawing
 from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
@@ -29,6 +30,18 @@ BRUSH = 10
 """Diameter of the brush at the start, in the window's pixels; afterwards it keeps its size on the screen."""
 STILL_MS = 120
 """The window moves when the view has stood still for so long."""
+
+
+@dataclass(frozen=True)
+class Gestured:
+    """What a gesture draws: codes of a box whose first pixel is ``(y, x)`` in a layer, and what it did."""
+
+    layer: int
+    y: int
+    x: int
+    codes: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    done: str
 
 
 class CorrectionWindow(QObject):
@@ -53,6 +66,8 @@ class CorrectionWindow(QObject):
     layer : Labels
     place : Place
         Where the window lies.
+    background : int
+        What the brush paints for background: 0, or `PAINTED_BACKGROUND` while that is shown.
 
     Notes
     -----
@@ -77,6 +92,7 @@ class CorrectionWindow(QObject):
     ) -> None:
         super().__init__()
         self.session = session
+        self.background = 0
         self._viewer, self._image, self._edits, self._read_along = viewer, image, edits, read_along
         self.place = self._wanted = self._place_in_view(None)
         edits.wait()
@@ -86,7 +102,7 @@ class CorrectionWindow(QObject):
             name=WINDOW_NAME,
             units=image.units[-2:],
             opacity=0.55,
-            colormap=label_colormap(len(session.classes)),
+            colormap=label_colormap(len(session.classes), session.colours),
             **self._transform(),
         )
         self.layer.mode = "paint"
@@ -103,7 +119,20 @@ class CorrectionWindow(QObject):
         self.layer.events.paint.connect(self._painted)
         self._still = self._timer(STILL_MS, self._follow)
         viewer.scene.camera.events.connect(self._moved)
-        self._bind_classes()
+
+    def show_background(self, shown: bool) -> None:
+        """Show where a person painted background, so that it can be painted where nothing is.
+
+        Without a model, and for the instant answer, background is an example like any other class. On empty
+        ground the brush would change nothing with 0.
+        """
+        background = PAINTED_BACKGROUND if shown else 0
+        if background != self.background:
+            chosen = self.layer.selected_label == self.background
+            self.background = background
+            if chosen:
+                self.layer.selected_label = background
+            self._read()
 
     @property
     def region(self) -> Region:
@@ -114,6 +143,15 @@ class CorrectionWindow(QObject):
     def view(self) -> Region | None:
         """The part of the slide that is on the screen, in level-0 pixels."""
         return visible_region(self._viewer, self._image, self.session.slide.shape)
+
+    def part_in_view(self) -> Region | None:
+        """What is on the screen, in the window's pixels."""
+        view, pixel = self.view, 2**self.place.layer
+        if view is None:
+            return None
+        y, x = view.y // pixel - self.place.y, view.x // pixel - self.place.x
+        bottom, right = -(-view.bottom // pixel) - self.place.y, -(-view.right // pixel) - self.place.x
+        return Region(y, x, bottom - y, right - x).clipped(*self._shadow.shape)
 
     def commit(self) -> None:
         """Send what changed to the session, where it is written in the queue's thread.
@@ -130,12 +168,13 @@ class CorrectionWindow(QObject):
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         labels, mask, place = self.layer.data[box].copy(), changed[box], self.place
+        classes = np.where(labels == PAINTED_BACKGROUND, np.uint8(0), labels)
         y, x = place.y + int(rows[0]), place.x + int(columns[0])
         self._shadow[box] = labels
         self._commits += 1
         annotations = self.session.annotations
         self._edits.submit(
-            lambda: annotations.stroke(place.layer, y, x, encode(labels), mask),
+            lambda: annotations.stroke(place.layer, y, x, encode(classes), mask),
             lambda _change: self.committed.emit(),
             self._refused,
         )
@@ -149,10 +188,11 @@ class CorrectionWindow(QObject):
             Something else than the view, in the window's pixels.
         """
         self.commit()
-        part = part or self._part_in_view()
+        part = part or self.part_in_view()
         if part is None:
             return
         labels = self._shadow[part.y : part.bottom, part.x : part.right].copy()
+        labels[labels == PAINTED_BACKGROUND] = 0
         box = Region(self.place.y + part.y, self.place.x + part.x, *labels.shape)
         annotations, layer = self.session.annotations, self.place.layer
         self._edits.submit(
@@ -160,6 +200,38 @@ class CorrectionWindow(QObject):
             lambda _change: self.committed.emit(),
             self._refused,
         )
+
+    def draw(self, gesture: Callable[[], Gestured | None], done: Callable[[Gestured | None], None]) -> None:
+        """Let a gesture be worked out and stored in the queue's thread, behind what was drawn, as one step.
+
+        Parameters
+        ----------
+        gesture : callable
+            Returns what to draw; None for nothing.
+        done : callable
+            Called with it in the interface's thread when it is stored and shown.
+        """
+        self.commit()
+        self._commits += 1  # pixels that are being read now are older
+        annotations, commits = self.session.annotations, self._commits
+
+        def work() -> Gestured | None:
+            drawn = gesture()
+            if drawn is not None:
+                annotations.stroke(drawn.layer, drawn.y, drawn.x, drawn.codes, drawn.mask)
+            return drawn
+
+        def stored(drawn: Gestured | None) -> None:
+            if drawn is not None:
+                self._show_drawn(drawn, commits)
+                self.committed.emit()
+            done(drawn)
+
+        self._edits.submit(work, stored, self._refused)
+
+    def take_drags(self, taken: bool) -> None:
+        """Say whether dragging draws though the layer's mode is none that does."""
+        self._drawing.taken = taken
 
     def reload(self) -> None:
         """Show the session's labels anew (after undo, or when the model's predictions changed)."""
@@ -190,15 +262,6 @@ class CorrectionWindow(QObject):
             view = hull([view, *(Region(y, x, 1, 1) for y, x in corners.tolist())])
         screen_pixel = pixels_per_screen_pixel(self._viewer, self._image)
         return place_for(view, screen_pixel, self.session.slide.shape, self.session.layer_count(), now)
-
-    def _part_in_view(self) -> Region | None:
-        """What is on the screen, in the window's pixels."""
-        view, pixel = self.view, 2**self.place.layer
-        if view is None:
-            return None
-        y, x = view.y // pixel - self.place.y, view.x // pixel - self.place.x
-        bottom, right = -(-view.bottom // pixel) - self.place.y, -(-view.right // pixel) - self.place.x
-        return Region(y, x, bottom - y, right - x).clipped(*self._shadow.shape)
 
     def _moved(self, _event: Any = None) -> None:
         self._still.start()
@@ -269,8 +332,29 @@ class CorrectionWindow(QObject):
             self.layer.refresh(extent=False)
         self.shown.emit(along)
 
+    def _show_drawn(self, drawn: Gestured, commits: int) -> None:
+        """Put what a gesture drew into the layer, unless something else was drawn since."""
+        self.commit()
+        place, whole = self.place, Region(drawn.y, drawn.x, *drawn.mask.shape)
+        here = Region(place.y, place.x, place.height, place.width)
+        box = whole.intersection(here)
+        if drawn.layer != place.layer or commits != self._commits or self._drawing.in_progress:
+            self._read()
+        elif box is not None:
+            part, inside = box.within(whole), box.within(here)
+            labels = classes_of(drawn.codes[part]).astype(np.uint8)
+            labels[labels == 0] = self.background
+            for array in (self.layer.data, self._shadow):
+                np.copyto(array[inside], labels, where=drawn.mask[part])
+            self.layer.refresh(extent=False)
+
     def _stored(self, place: Place) -> NDArray[np.uint8]:
-        return self.session.labels(place.layer, place.y, place.x, place.height, place.width)
+        labels = self.session.labels(place.layer, place.y, place.x, place.height, place.width)
+        if self.background:
+            box = Region(place.y, place.x, *labels.shape)
+            drawn = self.session.annotations.read(place.layer, box)
+            labels[is_edited(drawn) & (labels == 0)] = PAINTED_BACKGROUND
+        return labels
 
     def _transform(self) -> dict[str, NDArray[np.float64]]:
         """Scale and translation of the layer, in the world of the slide's layer."""
@@ -304,13 +388,3 @@ class CorrectionWindow(QObject):
         timer.setInterval(milliseconds)
         timer.timeout.connect(then)
         return timer
-
-    def _bind_classes(self) -> None:
-        def choose(label: int) -> Any:
-            def select(layer: Labels) -> None:
-                layer.selected_label = label
-
-            return select
-
-        for label in range(min(10, len(self.session.classes))):
-            self.layer.bind_key(str(label), choose(label), overwrite=True)

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import ComboBox
-from napari.layers import Image
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
 
-from napari_genselfdiff.contributions import open_as_preferred
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress, TileDone
-from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import Round
-from napari_genselfdiff.session import FINE_TUNE_SECONDS, Session, default_folder
+from napari_genselfdiff.session import Session, Task
+from napari_genselfdiff.widgets.answering import Answering
+from napari_genselfdiff.widgets.cohort import CohortSection
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.export import ask_and_export
+from napari_genselfdiff.widgets.gestures import Gesture
 from napari_genselfdiff.widgets.layers import SessionLayers
+from napari_genselfdiff.widgets.learning import Learning
+from napari_genselfdiff.widgets.opening import Opening
+from napari_genselfdiff.widgets.project import ProjectSection
+from napari_genselfdiff.widgets.running import Runner
 from napari_genselfdiff.widgets.sections import (
     CorrectSection,
     FineTuneSection,
     SegmentSection,
     SlideSection,
     StatusSection,
-    stack_scrolled,
+    scrolled,
 )
-from napari_genselfdiff.widgets.slides import add_slide, described, slide_of_layer
+from napari_genselfdiff.widgets.segmenting import NOT_IN_VIEW, Segmenting
+from napari_genselfdiff.widgets.shortcuts import Key, Shortcuts
+from napari_genselfdiff.widgets.slides import described
+from napari_genselfdiff.widgets.task import TaskSection
+from napari_genselfdiff.widgets.versions import VersionsSection
 from napari_genselfdiff.workers import Job, warm_up_in_background
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtGui import QCloseEvent
-
-REFRESH_MS = 100
-NOT_IN_VIEW = "The slide is not in view: press Home to see all of it."
 
 
 class GenSelfDiffDock(QWidget):
@@ -56,97 +57,82 @@ class GenSelfDiffDock(QWidget):
         # napari wraps the viewer for plugins. Layers that come out of the wrapping are wrapped anew each
         # time, so that `layer in viewer.layers` and `is` would not hold.
         self.viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        self.session_folder = session_folder
-        self.session: Session | None = None
-        self.layers: SessionLayers | None = None
-        self.job: Job | None = None
-        self._cancel = CancelToken()
-        self._tuning = False
-        self._segment_next = False
-        self._looked_at: tuple[float, float] | None = None
-
-        self._slides = ComboBox(label="slide", choices=self._rgb_layers, nullable=True)
-        self._slides.native.setToolTip("the RGB image layer to work on")
-        self.slide_section = SlideSection(self._slides.native)
+        self.status = StatusSection()
+        self.runner = Runner(self.status)
+        self.opening = Opening(self.viewer, session_folder, tell=self._tell, on_change=self._show_state)
+        self.slide_section = SlideSection(self.opening.chooser.native)
         self.segment_section = SegmentSection()
         self.correct_section = CorrectSection()
         self.fine_tune_section = FineTuneSection()
-        self.status = StatusSection()
-        stack_scrolled(
-            self,
-            self.slide_section,
-            self.segment_section,
-            self.correct_section,
-            self.fine_tune_section,
-            self.status,
+        self.project_section = ProjectSection()
+        self.versions_section = VersionsSection(self._tell)
+        self.task_section = TaskSection()
+        self.cohort_section = CohortSection()
+        self.segmenting = Segmenting(self.opening, self.runner, self.segment_section)
+        self.answering = Answering(
+            self.opening, self.correct_section, correct_here=self.correct_here, tell=self._tell
         )
+        self.learning = Learning(
+            self.opening, self.runner, self.fine_tune_section, self.cohort_section, tell=self._tell
+        )
+        self.shortcuts = Shortcuts(self, self._keys())
+        self.tabs = QTabWidget()
+        self.tabs.addTab(
+            scrolled(self.slide_section, self.segment_section, self.correct_section, self.fine_tune_section),
+            "Annotate",
+        )
+        self.tabs.addTab(
+            scrolled(self.project_section, self.versions_section, self.task_section, self.cohort_section),
+            "Project",
+        )
+        self.tabs.addTab(scrolled(self.shortcuts), "Keys ?")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2, 2, 2, 2)
+        layout.addWidget(self.tabs, 1)
+        layout.addWidget(self.status)
+        self.setMinimumWidth(340)
         self._connect()
-        self._tile_timer = QTimer(self)
-        self._tile_timer.setSingleShot(True)
-        self._tile_timer.setInterval(REFRESH_MS)
-        self._tile_timer.timeout.connect(self._refresh)
         self._show_state()
         warm_up_in_background()
-        self._layers_changed()
+        self.opening.follow()
+
+    @property
+    def session(self) -> Session | None:
+        """The project that is open."""
+        return self.opening.session
+
+    @property
+    def layers(self) -> SessionLayers | None:
+        """The layers of the slide that is looked at."""
+        return self.opening.layers
 
     @property
     def editing(self) -> CorrectionWindow | None:
         """The editable window, while there is one."""
         return self.layers.editing if self.layers is not None else None
 
+    @property
+    def job(self) -> Job | None:
+        """The long work that runs now."""
+        return self.runner.job
+
     def open_slide(self, path: str | Path) -> None:
-        """Open a slide file or address and begin, or go on with, its session."""
-        try:
-            self._slides.value = add_slide(self.viewer, open_as_preferred(path))
-        except UserError as error:
-            self.status.show_idle(str(error))
+        """Open a slide file or address, and begin, or go on with, its session."""
+        self.opening.open_slide(path)
 
-    def _rgb_layers(self, _widget: Any = None) -> list[Image]:
-        return [layer for layer in self.viewer.layers if isinstance(layer, Image) and layer.rgb]
-
-    def _layers_changed(self, _event: Any = None) -> None:
-        """Follow layers that came or went."""
-        self._slides.reset_choices()
-        if self.layers is not None:
-            self.layers.forget_removed()
-            if self.layers.image not in self.viewer.layers:
-                self.shut()
-                self._choose_layer(self._slides.value)
-        elif self._slides.value is None and (layers := self._rgb_layers()):
-            self._slides.value = layers[-1]
-        self._show_state()
-
-    def _choose_layer(self, layer: Image | None) -> None:
-        current = self.layers.image if self.layers is not None else None
-        if layer is current or (layer is not None and layer not in self.viewer.layers):
-            return
-        self.shut()
-        if layer is None:
-            return
-        try:
-            slide = slide_of_layer(layer)
-            session = Session(self.session_folder or default_folder(slide), slide)
-        except UserError as error:
-            self.status.show_idle(str(error))
-            return
-        self.session = session
-        message = session.annotations.recovered or "Ready."
-        if session.annotations.read_only:
-            message = "This session is open in another window: it can be looked at here, not changed."
-        self.status.show_idle(message)
-        if session.current is None:
-            self._use_model(library.DEFAULT_SEGMENTER)
-        self.layers = SessionLayers(
-            self.viewer, session, layer, on_message=self._tell, on_change=self._show_state
-        )
-        if session.slide.mpp is not None and session.slide.mpp != slide.mpp:
-            self.layers.rescale(session.slide.mpp)
+    def _entered(self) -> None:
+        """Show the slide that is looked at now."""
+        session = self.session
+        assert session is not None
+        session.model_changed.connect(self._model_changed, unique=True)
+        session.mpp_changed.connect(self._mpp_changed, unique=True)
         self.slide_section.show_sensitivity(session.tissue.sensitivity)
         self._show_tissue(self.slide_section.tissue.isChecked())
-        session.model_changed.connect(self._model_changed)
-        session.mpp_changed.connect(self._mpp_changed)
-        self.layers.restore_view()
         self._model_changed(session.current or "")
+
+    def shut(self) -> None:
+        """Stop what runs and finish writing; the session can be reopened."""
+        self.opening.shut()
 
     def _ask_for_slide(self) -> None:
         name, _ = QFileDialog.getOpenFileName(self, "Open a slide")
@@ -176,76 +162,39 @@ class GenSelfDiffDock(QWidget):
             self.session.set_tissue_sensitivity(sensitivity)
             self._show_tissue(self.slide_section.tissue.isChecked())
 
-    def shut(self) -> None:
-        """Stop what runs and finish writing; the session can be reopened."""
-        self._tile_timer.stop()
-        if self.job is not None:
-            self.job.close()
-            self.job = None
-        layers, self.layers = self.layers, None
-        if layers is not None:
-            layers.keep_view()
-            layers.remove()
-        session, self.session = self.session, None
-        if session is not None:
-            session.close()
-
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Finish writing when the dock is closed."""
         self.shut()
+        self.learning.close()
         super().closeEvent(event)
 
     def segment_view(self) -> None:
         """Segment what is on the screen."""
-        region = self.layers.visible_region() if self.layers is not None else None
-        if self.session is not None and region is None:
-            self.status.show_idle(NOT_IN_VIEW)
-        elif region is not None:
-            self._segment(region)
-
-    def segment_slide(self) -> None:
-        """Segment all of the slide's tissue, where the user looks first; go on where it was stopped."""
-        if self.session is not None:
-            self._segment(Region(0, 0, *self.session.slide.shape), slide_wide=True)
-
-    def _segment(self, region: Region, *, slide_wide: bool = False) -> None:
-        assert self.session is not None
-        self.segment_section.compare.setChecked(False)
-        self._cancel = CancelToken()
-        try:
-            self.session.scale()
-        except UserError:
-            self.status.show_idle("Say the slide's resolution first (micrometres per pixel).")
-            return
-        self._look()
-        self._run(
-            self.session.segment(
-                region, centre=lambda: self._looked_at, slide_wide=slide_wide, cancel=self._cancel
-            )
-        )
-
-    def _look(self, _event: Any = None) -> None:
-        """Remember what is looked at, for the thread that segments."""
-        region = self.layers.visible_region() if self.layers is not None else None
-        self._looked_at = region.centre if region is not None else None
+        self.segmenting.segment_view()
 
     def _use_model(self, name: str | None) -> None:
-        if self.session is None or name is None:
-            return
-        try:
-            self.session.use_model(name)
-        except UserError as error:
-            self.status.show_idle(str(error))
-        self._show_state()
+        session = self.session
+        if session is not None and name:
+            self.opening.guarded(lambda: session.use_model(name))
+            self._show_state()
 
     def _model_changed(self, _name: str) -> None:
         if self.session is None or self.layers is None:
             return
-        self.correct_section.show_classes(self.session.classes)
-        self.segment_section.show_models(library.choices(self.session.versions), self.session.current)
+        self.correct_section.classes.show_classes(self.session.classes[1:], self.session.colours, fixed=True)
+        self._show_project()
+        self._show_background()
         self.segment_section.compare.setChecked(False)
         self.layers.refresh()
         self._show_state()
+
+    def _show_project(self) -> None:
+        """Show slides and versions as they are now."""
+        session = self.session
+        self.project_section.show_session(session)
+        self.versions_section.show_session(session)
+        if session is not None:
+            self.segment_section.show_models(library.choices(session.versions), session.current)
 
     def _compare(self, before: bool) -> None:
         if self.layers is not None and self.layers.overlay is not None and self.session is not None:
@@ -258,88 +207,62 @@ class GenSelfDiffDock(QWidget):
         if not self.layers.correct_here():
             self.status.show_idle(NOT_IN_VIEW)
             return
-        self.status.show_idle("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
+        layers = self.layers
+        assert layers.editing is not None
+        assert layers.gestures is not None
+        self._show_background()
+        layers.gestures.chosen.connect(self._gesture_chosen)
+        self._tell("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
         self._show_state()
 
-    def _accept(self) -> None:
+    def _show_background(self, _event: Any = None) -> None:
+        """Let painted background be seen where it is an example like any other, and paint it with key 0."""
+        if self.editing is not None and self.session is not None:
+            wanted = self.session.current is None or self.correct_section.instant.isChecked()
+            self.editing.show_background(wanted)
+            self.correct_section.classes.follow(self.editing.layer, background=self.editing.background)
+
+    def _gesture_chosen(self, gesture: Gesture | None) -> None:
+        self.correct_section.show_gesture(gesture)
+        if gesture is not None:
+            self._tell(f"{gesture.name.capitalize()}: {gesture.how}. Esc goes back to the brush.")
+
+    def accept_view(self) -> None:
+        """Say that what is in view is right as it stands."""
+        if self.editing is None:
+            self.correct_here()
         if self.editing is not None:
             self.editing.accept()
-            self.status.show_idle("This view counts as right: training will learn from all of it.")
+            self._tell("This view counts as right: training will learn from all of it.")
 
     def _step(self, step: Callable[[SessionLayers], None]) -> None:
         if self.layers is not None:
             step(self.layers)
 
-    def _choose_class(self, label: int) -> None:
-        if self.editing is not None:
-            self.editing.layer.selected_label = label
+    def _choose_gesture(self, gesture: Gesture | None) -> None:
+        if self.layers is not None and self.layers.gestures is not None:
+            self.layers.gestures.choose(gesture)
 
-    def fine_tune(self) -> None:
-        """Train a copy of the model on the corrections."""
-        if self.session is None:
-            return
-        if self.layers is not None:
-            self.layers.finish_edits()
-        self.fine_tune_section.curve.clear()
-        self.fine_tune_section.answer.setText("Training on your corrections; you can go on correcting.")
-        self._cancel = CancelToken()
-        self._tuning = True
-        self._run(self.session.fine_tune(seconds=FINE_TUNE_SECONDS, cancel=self._cancel))
+    def _colour(self, classes: list[tuple[str, str]]) -> None:
+        if self.session is not None and self.layers is not None:
+            self.session.set_colours(dict(classes))
+            self.layers.recolour()
 
-    def _tuned(self, event: Finished) -> None:
-        self.fine_tune_section.answer.setText(event.message)
-        self.status.show_idle(event.message)
-        if self.session is not None and isinstance(event.result, Round):
-            self.session.adopt(event.result)
-            self.segment_section.show_models(library.choices(self.session.versions), self.session.current)
-            self._segment_next = event.result.accepted
-
-    def _run(self, events: Iterator[Event]) -> None:
-        self.status.show_running("starting", None, None)
-        self.job = Job(
-            events, self._cancel, on_event=self._on_event, on_error=self._on_error, on_end=self._on_end
-        )
-        self._show_state()
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            share = event.done / event.total if event.total else None
-            self.status.show_running(event.message, share, event.seconds_left)
-        elif isinstance(event, TileDone):
-            if not self._tile_timer.isActive():
-                self._tile_timer.start()
-        elif isinstance(event, LossPoint):
-            self.fine_tune_section.curve.add(event.seconds, event.loss)
-        elif self._tuning:
-            self._tuned(event)
-        else:
-            self._refresh()
-            stopped = "Stopped; what is done is kept: " if event.cancelled else "Segmented: "
-            self.status.show_idle(stopped + event.message)
-
-    def _on_error(self, message: str) -> None:
-        self.status.show_idle(message)
-        if self._tuning:
-            self.fine_tune_section.answer.setText(message)
-
-    def _on_end(self) -> None:
-        self.job = None
-        self._tuning = False
-        self._show_state()
-        if self._segment_next:
-            self._segment_next = False
-            self.segment_view()
-
-    def _refresh(self) -> None:
-        if self.layers is not None:
-            self.layers.refresh()
+    def _start_task(self, task: Task, colours: dict[str, str]) -> None:
+        if self.session is not None:
+            self.session.set_colours(colours)
+            self.session.start_task(task)
+            self.tabs.setCurrentIndex(0)
+            self.correct_here()
+            self._tell("Paint a few of each class, and some background (0); then Fine-tune.")
 
     def _show_state(self, _event: Any = None) -> None:
         session, running = self.session, self.job is not None
         there = session is not None
-        editable = session is not None and not session.annotations.read_only
-        self.segment_section.segment_button.setEnabled(there and not running)
-        self.segment_section.slide_button.setEnabled(there and not running)
+        with_model = session is not None and session.current is not None
+        editable = session is not None and not session.read_only
+        self.segment_section.segment_button.setEnabled(with_model and not running)
+        self.segment_section.slide_button.setEnabled(with_model and not running)
         self.segment_section.models.setEnabled(there and not running)
         has_previous = session is not None and session.previous is not None
         self.segment_section.previous_button.setEnabled(has_previous and not running)
@@ -348,10 +271,17 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.accept_button.setEnabled(self.editing is not None and editable)
         self.correct_section.undo_button.setEnabled(session is not None and session.annotations.can_undo)
         self.correct_section.redo_button.setEnabled(session is not None and session.annotations.can_redo)
-        corrected = session is not None and session.annotations.position > 0
+        corrected = session is not None and bool(session.slides.corrected)
         self.fine_tune_section.show_state(corrected=corrected, ready=editable and not running)
+        self.fine_tune_section.next_button.setEnabled(with_model and not running)
+        self.cohort_section.show_state(ready=there and not running, editable=editable)
+        self.task_section.show_state(ready=editable and not running, corrected=corrected)
+        for made in self.correct_section.gestures.values():
+            made.setEnabled(self.editing is not None and editable)
+        self.correct_section.instant.setEnabled(editable)
+        self.correct_section.keep_button.setEnabled(editable and self.correct_section.instant.isChecked())
         self.status.export_button.setEnabled(there and not running)
-        if session is None:
+        if session is None or self.layers is None:
             return
         info, warning = described(session.slide)
         self.slide_section.show_slide(info, ask_mpp=session.slide.mpp is None, warning=warning)
@@ -368,29 +298,58 @@ class GenSelfDiffDock(QWidget):
         except UserError as error:
             self.status.show_idle(str(error))
 
+    def _keys(self) -> list[Key]:
+        return [
+            Key("G", "segment the view", self.segment_view),
+            Key("Shift+G", "segment the slide", self.segmenting.segment_slide),
+            Key("H", "correct here", self.correct_here),
+            Key("A", "this view is right", self.accept_view),
+            Key("T", "train: fine-tune on the corrections", self.fine_tune_section.button.click),
+            Key("N", "next place to correct", self.fine_tune_section.next_button.click),
+            Key("I", "instant answer, on or off", self.correct_section.instant.click),
+            Key("K", "keep the instant answer of this view", self.correct_section.keep_button.click),
+            Key("O", "show what the model before said", self.segment_section.compare.click),
+            Key("Shift+Esc", "cancel what runs", self.runner.cancel),
+            Key("?", "this list, and back", self._show_keys),
+        ]
+
+    def _show_keys(self) -> None:
+        """Show the list of keys, or go back from it."""
+        last = self.tabs.count() - 1
+        self.tabs.setCurrentIndex(0 if self.tabs.currentIndex() == last else last)
+
     def _connect(self) -> None:
-        self._slides.changed.connect(self._choose_layer)
-        self.viewer.layers.events.inserted.connect(self._layers_changed)
-        self.viewer.layers.events.removed.connect(self._layers_changed)
+        self.opening.entered.connect(self._entered)
+        self.opening.leaving.connect(self.runner.close)
+        self.opening.closed.connect(self._show_project)
+        self.runner.changed.connect(self._show_state)
+        self.project_section.slide_chosen.connect(self.opening.look_at)
+        self.project_section.files_chosen.connect(self.opening.open_files)
+        self.project_section.folder_chosen.connect(self.opening.open_project)
+        self.versions_section.use_clicked.connect(self._use_model)
+        self.versions_section.edited.connect(self._show_project)
         self.slide_section.open_clicked.connect(self._ask_for_slide)
         self.slide_section.mpp_given.connect(self._give_mpp)
         self.slide_section.tissue_toggled.connect(self._show_tissue)
         self.slide_section.sensitivity_chosen.connect(self._set_sensitivity)
-        self.viewer.scene.camera.events.connect(self._look)
-        self.segment_section.segment_clicked.connect(self.segment_view)
-        self.segment_section.slide_clicked.connect(self.segment_slide)
+        self.segmenting.segmented.connect(self._show_project)
         self.segment_section.model_chosen.connect(self._use_model)
         self.segment_section.previous_clicked.connect(
             lambda: self._use_model(self.session.previous if self.session else None)
         )
         self.segment_section.compare_toggled.connect(self._compare)
         self.correct_section.correct_clicked.connect(self.correct_here)
-        self.correct_section.accept_clicked.connect(self._accept)
+        self.correct_section.accept_clicked.connect(self.accept_view)
         self.correct_section.undo_clicked.connect(lambda: self._step(SessionLayers.undo))
         self.correct_section.redo_clicked.connect(lambda: self._step(SessionLayers.redo))
-        self.correct_section.class_chosen.connect(self._choose_class)
-        self.fine_tune_section.fine_tune_clicked.connect(self.fine_tune)
-        self.status.cancel_clicked.connect(lambda: self._cancel.cancel())
+        self.correct_section.gesture_clicked.connect(self._choose_gesture)
+        self.correct_section.classes.classes_edited.connect(self._colour)
+        self.correct_section.instant.toggled.connect(self._show_background)
+        self.task_section.started.connect(self._start_task)
+        self.task_section.classes.said.connect(self._tell)
+        self.learning.correct_wanted.connect(self.correct_here)
+        self.learning.adopted.connect(self._show_project)
+        self.learning.improved.connect(self.segment_view)
         self.status.export_clicked.connect(self._export)
         application = QApplication.instance()
         assert application is not None

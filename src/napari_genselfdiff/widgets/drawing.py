@@ -23,11 +23,17 @@ class Drawing:
     layer : Labels
     before : callable
         Called when the mouse is pressed to draw, before napari draws.
+
+    Attributes
+    ----------
+    taken : bool
+        Whether dragging draws whatever the layer's mode, because a gesture takes it.
     """
 
     def __init__(self, layer: Labels, before: Callable[[], None]) -> None:
         self._layer, self._before = layer, before
         self._pressed = False
+        self.taken = False
         # The first of the callbacks: those of the tools read the layer's transform after it.
         layer.mouse_drag_callbacks.insert(0, self._press)
 
@@ -46,7 +52,7 @@ class Drawing:
         self._layer._overlays["polygon"].points = corners.tolist()
 
     def _press(self, layer: Labels, event: Any) -> Iterator[None]:
-        if layer.mode not in TOOLS:
+        if layer.mode not in TOOLS and not self.taken:
             return
         self._before()
         self._pressed = True

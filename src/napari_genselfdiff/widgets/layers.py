@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.widgets.colors import label_colormap
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
+from napari_genselfdiff.widgets.gestures import Gestures
+from napari_genselfdiff.widgets.objects import ObjectReader, Outlines
 from napari_genselfdiff.widgets.overlay import Overlay
 from napari_genselfdiff.widgets.tissue import TissueOutline
 from napari_genselfdiff.widgets.view import visible_region
@@ -42,6 +45,10 @@ class SessionLayers:
     overlay : Overlay or None
         None after the user removed its layer, until something is segmented.
     editing : CorrectionWindow or None
+    edits : Queue
+        Where strokes are written and pixels are read, in order.
+    gestures : Gestures or None
+        On single objects, while there is an editable window.
     """
 
     def __init__(
@@ -55,8 +62,10 @@ class SessionLayers:
     ) -> None:
         self.viewer, self.session, self.image = viewer, session, image
         self._on_message, self._on_change = on_message, on_change
-        self._edits = Queue()
+        self.edits = Queue()
         self.editing: CorrectionWindow | None = None
+        self.gestures: Gestures | None = None
+        self._outlines: Outlines | None = None
         self.overlay: Overlay | None = Overlay(viewer, session, image)
         self.tissue: TissueOutline | None = None
         # In screen pixels it would mean nothing.
@@ -89,7 +98,7 @@ class SessionLayers:
         """Return when every stroke is stored."""
         if self.editing is not None:
             self.editing.commit()
-        self._edits.wait()
+        self.edits.wait()
 
     def refresh(self) -> None:
         """Show what changed; the overlay comes back when it was removed."""
@@ -99,7 +108,7 @@ class SessionLayers:
         if self.editing is not None:
             self.editing.reload()
         else:
-            self._edits.submit(self._read_coarsest, self._show_coarsest, self._on_message)
+            self.edits.submit(self._read_coarsest, self._show_coarsest, self._on_message)
 
     def show_tissue(self, shown: bool) -> None:
         """Show the outline of the tissue as it is now, or take it away."""
@@ -117,7 +126,7 @@ class SessionLayers:
         if self.visible_region() is None:
             return False
         editing = CorrectionWindow(
-            self.viewer, self.session, self.image, self._edits, read_along=self._read_coarsest
+            self.viewer, self.session, self.image, self.edits, read_along=self._read_coarsest
         )
         editing.bind_history(self.undo, self.redo)
         editing.committed.connect(self._on_change)
@@ -128,15 +137,27 @@ class SessionLayers:
             self.overlay = Overlay(self.viewer, self.session, self.image)
         self._show_coarsest(self.overlay.read_coarsest())
         self._raise_editing()
+        reader = ObjectReader(self.session, self.session.predictions)
+        self._outlines = Outlines(self.viewer, editing, reader)
+        self.gestures = Gestures(self.viewer, editing, reader, self._outlines)
+        self.gestures.said.connect(self._on_message)
         self.viewer.layers.selection.active = editing.layer
         return True
 
+    def recolour(self) -> None:
+        """Show the classes in the colours that they have now."""
+        colormap = label_colormap(len(self.session.classes), self.session.colours)
+        for part in (self.overlay, self.editing):
+            if part is not None:
+                part.layer.colormap = colormap
+
     def stop_editing(self) -> None:
         """Commit and remove the editable window."""
+        self._close_gestures()
         editing, self.editing = self.editing, None
         if editing is not None:
             editing.close()
-            self._edits.wait()
+            self.edits.wait()
             self._remove(editing.layer)
         if self.overlay is not None and self.overlay.hole is not None:
             self.overlay.hole = None
@@ -162,9 +183,10 @@ class SessionLayers:
 
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
+        self._close_gestures()
         if self.editing is not None:
             self.editing.close()
-        self._edits.close()
+        self.edits.close()
         overlay, self.overlay = self.overlay, None
         editing, self.editing = self.editing, None
         self._close_tissue()
@@ -183,7 +205,7 @@ class SessionLayers:
                 self.refresh()
             self._on_change()
 
-        self._edits.submit(step, done, self._refuse)
+        self.edits.submit(step, done, self._refuse)
 
     def _refuse(self, message: str) -> None:
         """Say, whatever else runs, that a stroke was not kept."""
@@ -215,6 +237,14 @@ class SessionLayers:
         if self.editing is not None:
             layers = self.viewer.layers
             layers.move(layers.index(self.editing.layer), len(layers))
+
+    def _close_gestures(self) -> None:
+        gestures, self.gestures = self.gestures, None
+        outlines, self._outlines = self._outlines, None
+        if gestures is not None:
+            gestures.close()
+        if outlines is not None:
+            outlines.close()
 
     def _close_tissue(self) -> None:
         tissue, self.tissue = self.tissue, None

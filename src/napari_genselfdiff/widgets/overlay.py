@@ -48,7 +48,7 @@ class Overlay:
             translate=image.translate[-2:],
             units=image.units[-2:],
             opacity=0.45,
-            colormap=label_colormap(len(session.classes)),
+            colormap=label_colormap(len(session.classes), session.colours),
             **({"multiscale": True} if len(self._levels) > 1 else {}),
         )
         self.layer.editable = False
@@ -74,7 +74,7 @@ class Overlay:
     def show_version(self, version: str | None) -> None:
         """Show the predictions of another version; None for the model in use."""
         self.version = version
-        self.layer.colormap = label_colormap(len(self.session.classes))
+        self.layer.colormap = label_colormap(len(self.session.classes), self.session.colours)
         self.refresh()
 
     def _data(self) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QFrame,
     QGridLayout,
     QGroupBox,
     QHBoxLayout,
@@ -22,20 +20,22 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_genselfdiff.widgets.colors import class_color
+from napari_genselfdiff.widgets.classes import ClassList
 from napari_genselfdiff.widgets.curve import LossCurve
+from napari_genselfdiff.widgets.gestures import GESTURES, Gesture
 
 PRIMARY = "QPushButton:enabled { font-weight: bold; background: #0072B2; color: white; }"
 
 
-def _button(text: str, tooltip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tooltip)
-    return button
+def button(text: str, tooltip: str) -> QPushButton:
+    """A button with a tooltip."""
+    made = QPushButton(text)
+    made.setToolTip(tooltip)
+    return made
 
 
-def stack_scrolled(widget: QWidget, *parts: QWidget) -> None:
-    """Put parts below each other in a widget that scrolls when the window is small."""
+def scrolled(*parts: QWidget) -> QScrollArea:
+    """Parts below each other, which scroll when the window is small."""
     inner = QWidget()
     column = QVBoxLayout(inner)
     column.setContentsMargins(4, 4, 4, 4)
@@ -45,11 +45,9 @@ def stack_scrolled(widget: QWidget, *parts: QWidget) -> None:
     scroll = QScrollArea()
     scroll.setWidgetResizable(True)
     scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setFrameShape(QFrame.Shape.NoFrame)
     scroll.setWidget(inner)
-    layout = QVBoxLayout(widget)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(scroll)
-    widget.setMinimumWidth(330)
+    return scroll
 
 
 class SlideSection(QGroupBox):
@@ -62,7 +60,7 @@ class SlideSection(QGroupBox):
 
     def __init__(self, layers: QWidget) -> None:
         super().__init__("1  Slide")
-        self.open_button = _button("Open slide...", "open a whole-slide image or any RGB image from disk")
+        self.open_button = button("Open slide...", "open a whole-slide image or any RGB image from disk")
         self.open_button.clicked.connect(self.open_clicked)
         self.info = QLabel("Drag a slide into the window, or open one.")
         self.info.setWordWrap(True)
@@ -75,7 +73,7 @@ class SlideSection(QGroupBox):
         self.mpp.setValue(0.25)
         self.mpp.setSuffix(" µm/px")
         self.mpp.setToolTip("micrometres per pixel: about 0.25 for a 40x scan, 0.5 for 20x, 1.0 for 10x")
-        self.mpp_button = _button("Use", "say that the slide has this resolution")
+        self.mpp_button = button("Use", "say that the slide has this resolution")
         self.mpp_button.clicked.connect(lambda: self.mpp_given.emit(self.mpp.value()))
         self.ask_mpp = QWidget()
         row = QHBoxLayout(self.ask_mpp)
@@ -136,21 +134,21 @@ class SegmentSection(QGroupBox):
         self.models = QComboBox()
         self.models.setToolTip("the model that segments; every fine-tune adds a version to this list")
         self.models.textActivated.connect(self.model_chosen)
-        self.segment_button = _button(
-            "Segment view", "segment what is on the screen, the middle of the view first"
+        self.segment_button = button(
+            "Segment view", "segment what is on the screen, the middle of the view first (G)"
         )
         self.segment_button.setDefault(True)
         self.segment_button.setStyleSheet(PRIMARY)
         self.segment_button.clicked.connect(self.segment_clicked)
-        self.slide_button = _button(
+        self.slide_button = button(
             "Segment slide",
-            "segment all of the tissue, beginning where you look; Cancel pauses, this button goes on",
+            "segment all of the tissue, beginning where you look; Cancel pauses, this goes on (Shift+G)",
         )
         self.slide_button.clicked.connect(self.slide_clicked)
-        self.previous_button = _button("Previous model", "go back to the model that was used before")
+        self.previous_button = button("Previous model", "go back to the model that was used before")
         self.previous_button.clicked.connect(self.previous_clicked)
         self.compare = QCheckBox("Show before")
-        self.compare.setToolTip("show what the previous model said, to compare")
+        self.compare.setToolTip("show what the previous model said, to compare (O)")
         self.compare.toggled.connect(self.compare_toggled)
         layout = QVBoxLayout(self)
         layout.addWidget(self.models)
@@ -176,46 +174,57 @@ class SegmentSection(QGroupBox):
 
 
 class CorrectSection(QGroupBox):
-    """The editable window and its classes."""
+    """The editable window, its classes, and gestures on single objects."""
 
     correct_clicked = Signal()
     accept_clicked = Signal()
     undo_clicked = Signal()
     redo_clicked = Signal()
-    class_chosen = Signal(int)
+    gesture_clicked = Signal(object)
+    """The `Gesture` that dragging makes from now on; None for the brush."""
 
     def __init__(self) -> None:
         super().__init__("3  Correct")
-        self.correct_button = _button(
-            "Correct here", "make the view editable, at this magnification; it follows when you pan and zoom"
+        self.correct_button = button(
+            "Correct here", "make the view editable, at this magnification; it follows pan and zoom (H)"
         )
         self.correct_button.clicked.connect(self.correct_clicked)
-        self.accept_button = _button(
-            "This view is right", "everything that you see is right as it stands now"
-        )
+        self.accept_button = button("This view is right", "all that you see is right as it stands now (A)")
         self.accept_button.clicked.connect(self.accept_clicked)
-        self.undo_button = _button("Undo", "take the last stroke back (Ctrl+Z)")
+        self.undo_button = button("Undo", "take the last stroke back (Ctrl+Z)")
         self.undo_button.clicked.connect(self.undo_clicked)
-        self.redo_button = _button("Redo", "do it again (Ctrl+Shift+Z)")
+        self.redo_button = button("Redo", "do it again (Ctrl+Shift+Z)")
         self.redo_button.clicked.connect(self.redo_clicked)
-        self.classes = QComboBox()
-        self.classes.setToolTip("what the brush paints; keys 0 to 9 choose it, 0 is the background (eraser)")
-        self.classes.activated.connect(self.class_chosen)
+        self.classes = ClassList()
+        self.gestures = {gesture: self._gesture_button(gesture) for gesture in GESTURES}
+        self.instant = QCheckBox("Instant answer")
+        self.instant.setToolTip(
+            "a light classifier answers every stroke in this view at once; two painted classes are enough (I)"
+        )
+        self.keep_button = button(
+            "Keep answer", "take the instant answer of this view as right; what you painted stays (K)"
+        )
         layout = QGridLayout(self)
-        layout.addWidget(self.correct_button, 0, 0)
-        layout.addWidget(self.accept_button, 0, 1)
-        layout.addWidget(self.classes, 1, 0, 1, 2)
-        layout.addWidget(self.undo_button, 2, 0)
-        layout.addWidget(self.redo_button, 2, 1)
+        layout.addWidget(self.correct_button, 0, 0, 1, 2)
+        layout.addWidget(self.accept_button, 0, 2, 1, 2)
+        layout.addWidget(self.classes, 1, 0, 1, 4)
+        for column, made in enumerate(self.gestures.values()):
+            layout.addWidget(made, 2, column)
+        layout.addWidget(self.instant, 3, 0, 1, 2)
+        layout.addWidget(self.keep_button, 3, 2, 1, 2)
+        layout.addWidget(self.undo_button, 4, 0, 1, 2)
+        layout.addWidget(self.redo_button, 4, 2, 1, 2)
 
-    def show_classes(self, names: Sequence[str]) -> None:
-        """Fill the list of classes with their colours and keys."""
-        self.classes.clear()
-        for label, name in enumerate(names):
-            pixmap = QPixmap(14, 14)
-            pixmap.fill(QColor(class_color(label)) if label else QColor("transparent"))
-            self.classes.addItem(QIcon(pixmap), f"{label}  {name}")
-        self.classes.setCurrentIndex(min(1, len(names) - 1))
+    def show_gesture(self, chosen: Gesture | None) -> None:
+        """Show which gesture dragging makes; None when it is a brush."""
+        for gesture, made in self.gestures.items():
+            made.setChecked(gesture is chosen)
+
+    def _gesture_button(self, gesture: Gesture) -> QPushButton:
+        made = button(gesture.name.capitalize(), f"{gesture.how} ({gesture.keys[0]}); Esc: back to the brush")
+        made.setCheckable(True)
+        made.clicked.connect(lambda checked: self.gesture_clicked.emit(gesture if checked else None))
+        return made
 
 
 NOTHING_CORRECTED = "Correct a few places first."
@@ -226,20 +235,43 @@ class FineTuneSection(QGroupBox):
     """Corrections become a better model."""
 
     fine_tune_clicked = Signal()
+    next_clicked = Signal()
 
     def __init__(self) -> None:
         super().__init__("4  Fine-tune")
-        self.button = _button(
-            "Fine-tune", "train a copy of the model on your corrections; you can go on correcting meanwhile"
+        self.button = button(
+            "Fine-tune",
+            "train a copy of the model on the corrections of all slides; go on correcting meanwhile (T)",
         )
         self.button.clicked.connect(self.fine_tune_clicked)
+        self.next_button = button(
+            "Next place", "go to where a correction is worth most: where the model is least sure (N)"
+        )
+        self.next_button.clicked.connect(self.next_clicked)
         self.curve = LossCurve()
+        self._first: float | None = None
         self.answer = QLabel(NOTHING_CORRECTED)
         self.answer.setWordWrap(True)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.button)
+        row = QHBoxLayout()
+        row.addWidget(self.button, 1)
+        row.addWidget(self.next_button)
+        layout.addLayout(row)
         layout.addWidget(self.curve)
         layout.addWidget(self.answer)
+
+    def begin(self) -> None:
+        """Show that a fine-tune begins."""
+        self.curve.clear()
+        self._first = None
+        self.answer.setText("Training on your corrections; you can go on correcting.")
+
+    def show_score(self, score: float) -> None:
+        """Show the score on corrections that are held out, as it was and as it is now."""
+        self._first = score if self._first is None else self._first
+        self.answer.setText(
+            f"Training; Dice on corrections that it does not see: {self._first:.2f} -> {score:.2f}."
+        )
 
     def show_state(self, *, corrected: bool, ready: bool) -> None:
         """Allow the button, and follow the first corrections in words; an answer stays."""
@@ -258,9 +290,9 @@ class StatusSection(QWidget):
         super().__init__()
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
-        self.cancel_button = _button("Cancel", "stop the running work; what is done is kept")
+        self.cancel_button = button("Cancel", "stop the running work; what is done is kept (Shift+Esc)")
         self.cancel_button.clicked.connect(self.cancel_clicked)
-        self.export_button = _button(
+        self.export_button = button(
             "Export labels...", "save the view's labels as a mask, OME-Zarr, GeoJSON or table"
         )
         self.export_button.clicked.connect(self.export_clicked)

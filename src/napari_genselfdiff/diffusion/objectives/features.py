@@ -115,7 +115,24 @@ def feature_maps(images: Tensor, *, scales: int) -> list[Tensor]:
     density = stain.densities(images)[:, :2]
     mean, spread = density.mean((2, 3), keepdim=True), density.std((2, 3), keepdim=True)
     brightness = images.amin(dim=1, keepdim=True)
-    values = torch.cat([((density - mean) / (spread + 0.05)).clamp(-4, 4), brightness], dim=1)
+    return measured(torch.cat([((density - mean) / (spread + 0.05)).clamp(-4, 4), brightness], dim=1), scales)
+
+
+def measured(values: Tensor, scales: int) -> list[Tensor]:
+    """Mean, gradient, both eigenvalues of the Hessian, and deviation of channels, scale by scale.
+
+    Parameters
+    ----------
+    values : Tensor of float32, shape (n, channels, height, width)
+        The border is repeated beyond the image: what lies within 5 pixels of it, at each scale, depends on
+        the cut.
+    scales : int
+        Each has half the resolution of the one before.
+
+    Returns
+    -------
+    list of Tensor, shapes (n, 5 * channels, height / 2^k, width / 2^k)
+    """
     result = []
     for scale in range(scales):
         if scale:

@@ -1,0 +1,240 @@
+r"""Whether the gate keeps a model good when a third of the corrections are wrong.
+
+A session of many rounds. In each, one window of a training image is corrected as a whole: honestly, or, by
+chance in one of three, wrongly: foreground and background exchanged, all foreground, all background, or the
+truth moved by three quarters of a nucleus. Wrong windows fall into the held-out fifth as well, and stay in
+the journal. All corrections so far train a copy of the model in use, through the code that the window uses;
+the gate decides, and what it accepted is the model of the next round. Dice is measured on a mosaic of images
+in which nothing was corrected.
+
+``--stain`` changes the colours of all images, as another laboratory would: there is something to gain.
+
+    python benchmarks/gate.py DATA/monuseg --json docs/benchmarks/gate.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from napari_genselfdiff.annotations import Annotations, encode
+from napari_genselfdiff.compute import Compute, choose_compute
+from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.diffusion.pretraining import load_pretext
+from napari_genselfdiff.events import CancelToken, Clock, Finished
+from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
+from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.finetuning.holdout import CELL
+from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
+from napari_genselfdiff.finetuning.preparation import Cut
+from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
+from napari_genselfdiff.finetuning.rounds import RoundResult, train_cut
+from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.finetuning.training import Training
+from napari_genselfdiff.models import library
+from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, load_segmenter
+from napari_genselfdiff.slides import slide_from_arrays
+
+SIDE = 500
+"""MoNuSeg at half its resolution, 0.5 micrometres a pixel."""
+WINDOW = 3
+"""Cells along a side of what is corrected in a round."""
+WRONG = 1 / 3
+KINDS = ("exchanged", "all foreground", "all background", "moved")
+PIECE, PIECES = 200, 9
+PATCH = 96
+
+
+def load(folder: Path, stem: str, *, stain: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read an image and its foreground."""
+    path = folder / "MoNuSeg 2018 Training Data" / "Tissue Images" / f"{stem}.tif"
+    image = Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    density = -np.log((np.asarray(image, np.float32) + 1) / 256)
+    # Thinner stain, and a shift of the colours that haematoxylin and eosin share.
+    changed = density * (1 - np.array([0.55, 0.35, 0.1]) * stain) + 0.12 * stain
+    rgb = (np.exp(-changed) * 256 - 1).clip(0, 255).astype(np.uint8)
+    ids = Image.open(folder / "instances" / f"{stem}.png").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    return rgb, np.asarray(ids) > 0
+
+
+def spoiled(truth: NDArray[np.bool_], kind: str) -> NDArray[np.bool_]:
+    """Wrong labels."""
+    if kind == "exchanged":
+        return ~truth
+    if kind == "moved":
+        return np.asarray(ndimage.shift(truth.astype(np.uint8), (9, 9), order=0, mode="reflect")) > 0
+    return np.full_like(truth, kind == "all foreground")
+
+
+def outline(
+    stem: str, image: tuple[NDArray[np.uint8], NDArray[np.bool_]], rng: np.random.Generator, kind: str | None
+) -> Outline:
+    """A corrected window on whole cells."""
+    rgb, truth = image
+    row, column = rng.integers(0, SIDE // CELL - WINDOW + 1, 2) * CELL
+    window = np.s_[row : row + WINDOW * CELL, column : column + WINDOW * CELL]
+    said = truth[window] if kind is None else spoiled(truth[window], kind)
+    codes = np.zeros(truth.shape, np.uint8)
+    codes[window] = encode(said.astype(np.uint8))
+    y, x = max(0, row - CONTEXT), max(0, column - CONTEXT)
+    part = codes[y : row + WINDOW * CELL + CONTEXT, x : column + WINDOW * CELL + CONTEXT]
+    slide = slide_from_arrays(rgb, name=stem, mpp=0.5)
+    return Outline(Source(slide, cast("Annotations", None), stem), (int(y), int(x)), 1.0, part)
+
+
+def mosaic_dice(segmenter: Segmenter, mosaic: Any, compute: Compute) -> float:
+    """Dice on what is never corrected."""
+    rgb, truth = mosaic
+    said = predict_image(segmenter, rgb, compute, margin=32).labels > 0
+    return float(2 * (said & truth).sum() / (said.sum() + truth.sum()))
+
+
+def young(images: list[Any], arguments: argparse.Namespace, compute: Compute) -> Segmenter:
+    """Train a model on a few images alone: there is much to gain."""
+    start = None
+    config = replace(COMPACT, name="small", widths=(8, 16, 32, 64), full_width=8)
+    if not arguments.small:
+        network, _ = load_pretext(library.resolve("pretext"))
+        config, start = network.config, network.state_dict()
+    model = build_segmenter(SegmenterSpec(config, ("background", "nucleus"), 0.5), start=start)
+    examples = [
+        Example(str(index), rgb, truth.astype(np.uint8), np.ones(truth.shape, np.float32))
+        for index, (rgb, truth) in enumerate(images)
+    ]
+    settings = FineTuneSettings(patch=PATCH, batch=arguments.batch)
+    *_, last = fine_tune(model, examples, [], compute=compute, settings=settings, steps=arguments.young)
+    return cast("FineTuneResult", cast("Finished", last).result).segmenter.eval()
+
+
+def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """All rounds of one session."""
+    compute = choose_compute("cpu", threads=arguments.threads)
+    rng = np.random.default_rng(seed)
+    stems = rng.permutation(sorted(path.stem for path in (arguments.monuseg / "instances").glob("*.png")))
+    untouched = [load(arguments.monuseg, stem, stain=arguments.stain) for stem in stems[:PIECES]]
+    rows = [np.concatenate([u[0][:PIECE, :PIECE] for u in untouched[i : i + 3]], axis=1) for i in (0, 3, 6)]
+    masks = [np.concatenate([u[1][:PIECE, :PIECE] for u in untouched[i : i + 3]], axis=1) for i in (0, 3, 6)]
+    mosaic = np.concatenate(rows), np.concatenate(masks)
+    stems = stems[PIECES : PIECES + arguments.images]
+    images = {stem: load(arguments.monuseg, stem, stain=arguments.stain) for stem in stems}
+
+    model = load_segmenter(library.resolve(arguments.model))
+    if arguments.young:
+        model = young([images[stem] for stem in stems[:2]], arguments, compute)
+    dice = start = mosaic_dice(model, mosaic, compute)
+    print(f"seed {seed}: starts at {start:.3f}", flush=True)
+    outlines: list[Outline] = []
+    places: dict[int, Place] = {}
+    wrong: list[str | None] = []
+    log: list[dict[str, Any]] = []
+    for number in range(arguments.rounds):
+        kind = str(rng.choice(KINDS)) if rng.random() < WRONG else None
+        wrong.append(kind)
+        stem = str(stems[rng.integers(len(stems))])
+        outlines.append(outline(stem, images[stem], rng, kind))
+        # As many places as a round reads; by chance, but for the newest.
+        some = {number, *rng.permutation(number)[: arguments.places - 1].tolist()}
+        for index in some - places.keys():
+            places[index] = read_place(outlines[index], model, compute=compute)
+        cut = Cut([places[index] for index in sorted(some)], {}).settled()
+        recipe = recipe_for(cut.amount)
+        settings = replace(recipe.settings, patch=PATCH, batch=arguments.batch, seed=number)
+        if arguments.learning_rate:
+            settings = replace(settings, learning_rate=arguments.learning_rate)
+        training = Training(
+            model, Recipe(settings, arguments.steps), compute, CancelToken(), Clock(), None, None
+        )
+        began = time.perf_counter()
+        *_, last = train_cut(cut, training)
+        assert isinstance(last, Finished)
+        result = last.result
+        assert isinstance(result, RoundResult)
+        new = mosaic_dice(result.segmenter, mosaic, compute)
+        row = asdict(result.verdict) | {
+            "round": number,
+            "wrong": kind,
+            "dice": dice,
+            "candidate": new,
+            "share": result.settings["share"],
+            "seconds": time.perf_counter() - began,
+        }
+        log.append(row)
+        if result.verdict.accepted:
+            model, dice = result.segmenter, new
+            places.clear()
+        print(described(row), flush=True)
+    return log
+
+
+def described(row: dict[str, Any]) -> str:
+    """One round in one line."""
+    scores = "no regions" if row["before"] is None else f"{row['before']:.3f} -> {row['after']:.3f}"
+    return (
+        f"{row['round']:2d} {row['wrong'] or 'honest':15s} {row['dice']:.3f} -> {row['candidate']:.3f} "
+        f"{'accepted' if row['accepted'] else 'refused':8s} {'' if row['decided'] else '(early)':7s} "
+        f"kept {row['kept'] or 0:.3f} share {row['share']} {scores} "
+        f"[{row['low'] or 0:+.3f}, {row['high'] or 0:+.3f}] {row['regions']} {row['seconds']:.0f} s"
+    )
+
+
+def summary(logs: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """What the bars ask."""
+    rows = [row for log in logs for row in log]
+    gaining = [r for r in rows if r["wrong"] is None and r["candidate"] - r["dice"] >= 0.02]
+    ends = [
+        [*(r["dice"] for r in log), log[-1]["candidate" if log[-1]["accepted"] else "dice"]] for log in logs
+    ]
+    return {
+        "rounds": len(rows),
+        "wrong rounds": sum(row["wrong"] is not None for row in rows),
+        "start": [path[0] for path in ends],
+        "end": [path[-1] for path in ends],
+        "largest fall at once": max(float(-np.diff(path).min()) for path in ends),
+        "honest rounds that gain 0.02": len(gaining),
+        "of them accepted": sum(row["accepted"] for row in gaining),
+        "accepted": sum(row["accepted"] for row in rows),
+        "wrong rounds accepted": sum(row["accepted"] for row in rows if row["wrong"] is not None),
+    }
+
+
+def main() -> None:
+    """Run the sessions and print what the bars ask."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("monuseg", type=Path)
+    parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--young", type=int, default=0, help="start from so many steps on two images")
+    parser.add_argument("--small", action="store_true", help="a small network, with --young")
+    parser.add_argument("--stain", type=float, default=0.0, help="0: as it is, 1: much changed")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--sessions", type=int, default=1)
+    parser.add_argument("--images", type=int, default=12, help="in which corrections are made")
+    parser.add_argument("--places", type=int, default=12, help="windows that a round reads")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    logs = [session(arguments, arguments.seed + index) for index in range(arguments.sessions)]
+    found = summary(logs)
+    print(json.dumps(found, indent=1))
+    if arguments.json:
+        options = {k: str(v) for k, v in vars(arguments).items() if k not in ("monuseg", "json")}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(
+            json.dumps({"options": options, "summary": found, "rounds": logs}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""What models answer on what they were not trained on, region by region."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.events import CancelToken, Progress
+from napari_genselfdiff.finetuning.corrections import MIRRORED, Place
+from napari_genselfdiff.finetuning.holdout import cell_numbers, inner_mask
+from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.segmentation.network import Segmenter
+
+SEEN_AROUND = 48
+"""Model pixels around what is asked that a model sees of a place."""
+MOST_PIXELS = 1_500_000
+"""Model pixels that are predicted for one exam at most."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A piece of a slide and what is asked about it.
+
+    Attributes
+    ----------
+    rgb : ndarray of uint8, shape (height, width, 3)
+    labels, guess : ndarray of uint8, shape (height, width)
+        What is true where something was drawn, and what the parent said.
+    region : ndarray of int, shape (height, width)
+        Number of the region of pixels that a person drew and that are asked; -1 for others.
+    open : ndarray of bool, shape (height, width)
+        Where nothing was drawn.
+    """
+
+    rgb: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    guess: NDArray[np.uint8]
+    region: NDArray[np.int64]
+    open: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a model answered an exam.
+
+    Attributes
+    ----------
+    counts : ndarray of float, shape (regions, classes, 3)
+        Pixels that are rightly, that are predicted as, and that truly are of a class.
+    kept : ndarray of float, shape (classes, 3)
+        The same for what the parent says where nothing was drawn.
+    slides : ndarray of int, shape (regions,), or None
+        Number of the slide of each region; None where they are all of one.
+    """
+
+    counts: NDArray[np.float64]
+    kept: NDArray[np.float64]
+    slides: NDArray[np.int64] | None = None
+
+    def __add__(self, other: Answers) -> Answers:
+        """Answers to some more of the same regions."""
+        return Answers(self.counts + other.counts, self.kept + other.kept, self.slides)
+
+
+class Exam:
+    """Questions about the parts of places that training does not see.
+
+    Parameters
+    ----------
+    places : sequence of Place
+    asked : sequence of ndarray of bool
+        The pixels of each place that are not trained on.
+    classes : int
+    fresh : bool
+        There is no parent whose answers could be kept.
+
+    Attributes
+    ----------
+    regions : int
+        Regions in which something is asked.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        asked: Sequence[NDArray[np.bool_]],
+        *,
+        classes: int,
+        fresh: bool = False,
+    ) -> None:
+        self.classes, self._fresh = classes, fresh
+        self._slides = sorted({place.slide for place in places})
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._questions: list[Question] = []
+        left = MOST_PIXELS
+        for place, mask in zip(places, asked, strict=True):
+            question = self._question(place, mask, left)
+            if question is not None:
+                self._questions.append(question)
+                left -= question.labels.size
+        self.regions = len(self._numbers)
+
+    def parents(self) -> Answers:
+        """What the model said that the places were read with."""
+        return sum((self._marked(question, question.guess) for question in self._questions), self.empty)
+
+    def answers(
+        self, segmenter: Segmenter, compute: Compute, cancel: CancelToken
+    ) -> Generator[Progress, None, Answers | None]:
+        """Let a model answer; None when it was cancelled on the way.
+
+        Yields
+        ------
+        Progress
+            Of what the user should know.
+        """
+        given = self.empty
+        notes: list[str] = []
+        for number, question in enumerate(self._questions):
+            if cancel.cancelled:
+                return None
+            said = predict_image(segmenter, question.rgb, compute, margin=MIRRORED, notes=notes).labels
+            yield from (Progress(number, len(self._questions), note) for note in notes)
+            notes.clear()
+            given = given + self._marked(question, said)
+        return given
+
+    @property
+    def empty(self) -> Answers:
+        """Answers to nothing yet."""
+        slides = np.array([self._slides.index(slide) for slide, _ in self._numbers], np.int64)
+        return Answers(np.zeros((self.regions, self.classes, 3)), np.zeros((self.classes, 3)), slides)
+
+    def _marked(self, question: Question, said: NDArray[np.uint8]) -> Answers:
+        asked, free = question.region >= 0, question.open
+        nowhere = np.zeros(int(free.sum()), np.int64)
+        return Answers(
+            _tallied(said[asked], question.labels[asked], question.region[asked], self.regions, self.classes),
+            _tallied(said[free], question.guess[free], nowhere, 1, self.classes)[0],
+        )
+
+    def _question(self, place: Place, mask: NDArray[np.bool_], left: int) -> Question | None:
+        asked = mask & place.drawn & inner_mask(mask.shape, place.origin)
+        shown = asked if self._fresh else asked | ~place.drawn
+        if not shown.any():
+            return None
+        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+        cut = tuple(
+            slice(max(0, int(side[0]) - SEEN_AROUND), int(side[-1]) + 1 + SEEN_AROUND)
+            for side in (rows, columns)
+        )
+        labels = place.labels[cut]
+        if labels.size > left:
+            return None
+        cells = cell_numbers(mask.shape, place.origin)[cut]
+        if mask.all():
+            # Of a slide that is held out whole, what lies together is one region: its cells are alike.
+            cells = np.full_like(cells, cells[0, 0])
+        region = np.full(labels.shape, -1)
+        for cell in np.unique(cells[asked[cut]]).tolist():
+            number = self._numbers.setdefault((place.slide, cell), len(self._numbers))
+            region[asked[cut] & (cells == cell)] = number
+        return Question(
+            place.rgb[cut], labels, place.guess[cut], region, ~place.drawn[cut] & (not self._fresh)
+        )
+
+
+def dice(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean Dice over the foreground classes that are there.
+
+    Parameters
+    ----------
+    counts : ndarray of float, shape (..., classes, 3)
+        See `Answers`, summed over regions.
+
+    Returns
+    -------
+    ndarray of float, shape (...)
+        The Dice of the background where there is nothing else.
+    """
+    right, predicted, true = np.moveaxis(counts, -1, 0)
+    each = 2 * right / np.maximum(predicted + true, 1e-9)
+    there = true[..., 1:] > 0
+    present = there.sum(axis=-1)
+    mean = (each[..., 1:] * there).sum(axis=-1) / np.maximum(present, 1)
+    return np.asarray(np.where(present > 0, mean, each[..., 0]))
+
+
+def _tallied(
+    said: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    region: NDArray[np.int64],
+    regions: int,
+    classes: int,
+) -> NDArray[np.float64]:
+    def counted(where: NDArray[np.bool_], classified: NDArray[np.uint8]) -> NDArray[np.float64]:
+        place = region[where] * classes + classified[where].clip(max=classes - 1)
+        return np.bincount(place, minlength=regions * classes).reshape(regions, classes).astype(float)
+
+    everywhere = np.ones(len(said), bool)
+    return np.stack(
+        [counted(said == labels, said), counted(everywhere, said), counted(everywhere, labels)], axis=-1
+    )
+
+
+def joined(exams: Sequence[Answers]) -> Answers:
+    """Answers to several exams with different regions of the same slides."""
+    counts = np.concatenate([answers.counts for answers in exams])
+    slides = [answers.slides for answers in exams if answers.slides is not None]
+    return Answers(
+        counts,
+        np.sum([answers.kept for answers in exams], axis=0),
+        np.concatenate(slides) if len(slides) == len(exams) else None,
+    )

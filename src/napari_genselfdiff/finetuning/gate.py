@@ -1,0 +1,168 @@
+"""The gate: a new model replaces the one before only if it is better on what it was not trained on.
+
+Corrections can be wrong, and those that judge a model are wrong as often as those that train it. So a second
+witness is heard: what the model before says at places that nobody corrected. A round that learned nonsense
+scores high on the nonsense that was held out, and gives itself away there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_genselfdiff.finetuning.exam import Answers, dice
+
+DRAWS = 2000
+SLIDES = 3
+"""From so many slides on, the bootstrap draws slides: the regions of one are alike."""
+NOISE = 10.0
+"""Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
+FEWEST = 5
+"""Regions below which nothing can be told."""
+CHANGED = 0.5
+"""What may change where nobody corrected, as a share of what the model before gets wrong where they did."""
+KEPT_EARLY = 0.96
+"""Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
+DOUBTFUL, TRUSTED = 0.5, 0.7
+"""Agreement of the better model with a region: below it does not count, above it counts fully."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a new model replaces the one before.
+
+    Attributes
+    ----------
+    accepted : bool
+    decided : bool
+        Whether there were regions enough to tell; if not, ``accepted`` rests on the second witness alone.
+    before, after : float or None
+        Dice of the model before and of the new one on what the new one was not trained on.
+    low, high : float or None
+        Bounds of the gain, from a bootstrap over the regions.
+    regions : int
+        Regions that were asked about.
+    kept : float or None
+        Dice of the new model with what the one before says, where nobody corrected.
+    too_far : bool
+        Refused because it changes more elsewhere than the gain explains.
+    message : str
+        The answer in plain words.
+    """
+
+    accepted: bool
+    decided: bool
+    before: float | None = None
+    after: float | None = None
+    low: float | None = None
+    high: float | None = None
+    regions: int = 0
+    kept: float | None = None
+    too_far: bool = False
+    message: str = ""
+
+
+def judge_round(
+    before: Answers | None,
+    after: Answers | None,
+    *,
+    where: str = "the fifth of your corrections that it did not see",
+) -> Verdict:
+    """Decide by what two models answered to the same exam.
+
+    Parameters
+    ----------
+    before : Answers or None
+        Of the model before; None when there was none for this task.
+    after : Answers or None
+        Of the new model; None when nothing was asked.
+    where : str
+        What the exam was about, for the message.
+
+    Notes
+    -----
+    The gain is the difference of two Dice scores, each over all regions together, in which a region counts by
+    the square root of its size and by how far it can be trusted: where neither model finds what was drawn,
+    the drawing is as likely wrong as both models, and says nothing about which is better. Its noise is that
+    of a paired bootstrap: the same regions, or slides where there are several, drawn with replacement.
+    """
+    kept = None if after is None or not after.kept.any() else float(dice(after.kept))
+    if before is None:
+        return _first(after, where)
+    regions = 0 if after is None else len(after.counts)
+    weight = np.zeros(0) if after is None else _trust(before, after)
+    if after is None or np.count_nonzero(weight) < FEWEST:
+        careful = kept is not None and kept >= KEPT_EARLY
+        done = "it is used, as it changes little elsewhere" if careful else "the model stays as it was"
+        return Verdict(
+            careful,
+            False,
+            regions=regions,
+            kept=kept,
+            too_far=not careful,
+            message=f"too early to tell whether it is better, and {done}: correct a few more places",
+        )
+    old, new = (float(dice(np.tensordot(weight, answers.counts, 1))) for answers in (before, after))
+    draws = _draws(after, regions) * weight
+    gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
+    low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
+    scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
+    too_far = kept is not None and 1 - kept > CHANGED * (1 - old)
+    accepted = low > 0 and not too_far
+    if accepted:
+        message = f"better: {scores}"
+    elif new <= old:
+        message = f"not better: {scores}; the model stays as it was"
+    elif too_far:
+        message = (
+            f"not taken over: {scores}, but it changes {1 - (kept or 0):.0%} of what the model says "
+            "where you did not correct; look at both, and correct some of that if the new one is right"
+        )
+    else:
+        message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
+    return Verdict(accepted, True, old, new, low, high, regions, kept, too_far, message)
+
+
+def _first(after: Answers | None, where: str) -> Verdict:
+    """The first model of a task: there is nothing that it could be worse than."""
+    if after is None or not len(after.counts):
+        return Verdict(True, False, message="a first model; too early to tell how good it is")
+    score = float(dice(after.counts.sum(axis=0)))
+    return Verdict(
+        True,
+        False,
+        after=score,
+        regions=len(after.counts),
+        message=f"a first model: Dice {score:.2f} on {where}",
+    )
+
+
+def _draws(answers: Answers, regions: int) -> NDArray[np.float64]:
+    """How often each region is drawn, in each of the bootstrap's samples."""
+    rng = np.random.default_rng(0)
+    group = np.arange(regions)
+    if answers.slides is not None and len(np.unique(answers.slides)) >= SLIDES:
+        group = np.unique(answers.slides, return_inverse=True)[1]
+    count = int(group.max()) + 1
+    return rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, group].astype(float)
+
+
+def _trust(before: Answers, after: Answers) -> NDArray[np.float64]:
+    """How much each region counts.
+
+    Agreement is the mean Dice of all classes that are drawn or predicted there, the background among them:
+    the share of right pixels would be high where nuclei were wiped out.
+    """
+    size = np.maximum(after.counts[..., 2].sum(axis=1), 1)
+    agreed = np.maximum(_agreement(before.counts), _agreement(after.counts))
+    trust = np.clip((agreed - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1)
+    return np.asarray(trust / np.sqrt(size), np.float64)
+
+
+def _agreement(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    right, predicted, true = np.moveaxis(counts, -1, 0)
+    there = predicted + true > 0
+    each = 2 * right / np.maximum(predicted + true, 1)
+    return np.asarray(each.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1), np.float64)

@@ -1,0 +1,256 @@
+"""One network in training: steps of the optimiser, the moving average, and what a device has memory for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
+from napari_genselfdiff.diffusion.pretraining import follow
+from napari_genselfdiff.errors import OutOfMemoryError, UserError
+from napari_genselfdiff.finetuning.augmentation import Appearance
+from napari_genselfdiff.finetuning.examples import PatchBatch
+from napari_genselfdiff.segmentation.losses import LOSSES, distance_loss
+from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW remembers of each parameter beside the number of steps."""
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """How a fine-tune is run, apart from how long.
+
+    Attributes
+    ----------
+    patch, batch : int
+        Side of the patches in pixels, and patches a step.
+    learning_rate : float
+        AdamW's highest.
+    body_rate : float
+        Learning rate of all but the output layer, in multiples of ``learning_rate``.
+    weight_decay : float
+    pull : float
+        How strongly weights are pulled back to where they began (L2-SP, Li et al. 2018, decoupled as weight
+        decay is in AdamW): a step takes off ``learning_rate * pull`` of the way.
+    ema : float
+        Decay of the moving average of the weights, which is what is scored and kept.
+    loss : {"dice", "paper"}
+        Name of a sum of losses, see `losses.LOSSES`. Soft Dice and cross-entropy learn much faster than the
+        paper's (``benchmarks/losses.py``).
+    fixed_statistics : bool
+        Whether batch normalisation keeps the statistics that the model came with: right for one that knows
+        the task and now sees a few corrected places, whose statistics are not those of the slide.
+    frozen : tuple of str
+        Parts of the network that are not trained, by the beginnings of their names, such as ``stem``.
+    appearance : Appearance
+        How far the look of the patches may change.
+    seed : int
+        Seed of the patches.
+    """
+
+    patch: int = 128
+    batch: int = 8
+    learning_rate: float = 1e-3
+    body_rate: float = 1.0
+    weight_decay: float = 1e-4
+    pull: float = 0.0
+    ema: float = 0.99
+    loss: str = "dice"
+    fixed_statistics: bool = False
+    frozen: tuple[str, ...] = ()
+    appearance: Appearance = field(default_factory=Appearance)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What one step cost: the loss, and the cross-entropy of each patch."""
+
+    loss: float
+    patches: list[float]
+
+
+class Trainer:
+    """A copy of a segmenter in training; the one given is not changed.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    compute : Compute
+    settings : FineTuneSettings
+    anchor : dict of str to Tensor, optional
+        Weights of the U-Net that ``settings.pull`` pulls to; those that the training begins with by default.
+        Weights that the anchor lacks, or has in another shape, are not pulled.
+
+    Attributes
+    ----------
+    average : Segmenter
+        The moving average of the weights: the result.
+    step : int
+        Steps done.
+    micro : int
+        Patches that go through the network at once; a step adds up the gradients of several such parts.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        compute: Compute,
+        settings: FineTuneSettings,
+        *,
+        anchor: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.compute, self.settings = compute, settings
+        self.device = compute.apply()
+        self.trainee = copy_segmenter(segmenter).to(self.device)
+        self.average = copy.deepcopy(self.trainee).requires_grad_(False)
+        self.step = 0
+        self.micro = settings.batch
+        for name, parameter in self.trainee.unet.named_parameters():
+            parameter.requires_grad_(not name.startswith(settings.frozen))
+        head = list(self.trainee.unet.output.parameters())
+        own = {id(parameter) for parameter in head}
+        body = [p for p in self.trainee.parameters() if id(p) not in own and p.requires_grad]
+        groups = [{"params": head, "share": 1.0}, {"params": body, "share": settings.body_rate}]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self._anchor = self._anchored(anchor) if settings.pull else []
+
+    def train_step(self, batch: PatchBatch, rate: float) -> StepLoss:
+        """One step of the optimiser at a share ``rate`` of the highest learning rate.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the device has no memory for the batch: `shrink`, and take the step again.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * group["share"] * rate
+        self._to_training_mode()
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            parts = [self._backward(part) for part in _parts(batch, self.micro)]
+            torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+            self.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError("the device ran out of memory: use a smaller batch, or the CPU") from error
+        self._pull(self.settings.learning_rate * rate * self.settings.pull)
+        self.step += 1
+        follow(self.average, self.trainee, min(self.settings.ema, (1 + self.step) / (10 + self.step)))
+        patches = [value for part in parts for value in part.patches]
+        return StepLoss(sum(part.loss for part in parts), patches)
+
+    def shrink(self) -> bool:
+        """Halve the patches that go through the network at once; False when it is one already."""
+        self.optimizer.zero_grad(set_to_none=True)
+        release_memory(self.compute)
+        if self.micro == 1:
+            return False
+        self.micro = -(-self.micro // 2)
+        return True
+
+    def snapshot(self) -> Segmenter:
+        """A copy of the moving average, ready to be used."""
+        return copy_segmenter(self.average).eval()
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Weights, moving average and the optimiser's memory, by name."""
+        tensors = {f"network.{k}": v for k, v in self.trainee.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for name, parameter in self.trainee.named_parameters():
+            for moment in MOMENTS:
+                if moment in self.optimizer.state.get(parameter, {}):
+                    tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on from what `to_tensors` gave at a step.
+
+        Raises
+        ------
+        KeyError, RuntimeError
+            If the tensors are of another network.
+        """
+
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.trainee.load_state_dict(named("network."))
+        self.average.load_state_dict(named("average."))
+        self.step = step
+        for name, parameter in self.trainee.named_parameters():
+            if parameter.requires_grad and step:
+                # preserve_format keeps the strides of the parameter, as the optimiser's own memory has them.
+                state = {m: torch.empty_like(parameter).copy_(tensors[f"{m}.{name}"]) for m in MOMENTS}
+                where = self.device if self.device.type in ("cpu", "cuda") else "cpu"
+                count = torch.tensor(float(step), device=where)
+                self.optimizer.state[parameter] = {"step": count, **{k: v.detach() for k, v in state.items()}}
+
+    def _backward(self, part: tuple[PatchBatch, float]) -> StepLoss:
+        """Add the gradient of a part of the batch that counts by its share."""
+        batch, share = part
+        labels, weight = batch.labels.to(self.device), batch.weight.to(self.device)
+        with self.compute.autocasting(training=True):
+            logits, distance = self.trainee(batch.images.to(self.device))
+        loss = torch.stack([term(logits, labels, weight) for term in LOSSES[self.settings.loss]]).sum()
+        if distance is not None and batch.distance is not None:
+            target = batch.distance.to(self.device)
+            loss = loss + distance_loss(distance, target, weight * (target >= 0))
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            entropy = F.cross_entropy(logits, labels, reduction="none")
+            patches = (entropy * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
+        return StepLoss(float(loss.detach()) * share, patches.tolist())
+
+    def _to_training_mode(self) -> None:
+        self.trainee.train()
+        if self.settings.fixed_statistics:
+            for module in self.trainee.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _anchored(self, anchor: dict[str, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
+        start = anchor if anchor is not None else self.trainee.unet.state_dict()
+        return [
+            (parameter, start[name].detach().to(parameter).clone())
+            for name, parameter in self.trainee.unet.named_parameters()
+            if parameter.requires_grad and name in start and start[name].shape == parameter.shape
+        ]
+
+    @torch.no_grad()
+    def _pull(self, share: float) -> None:
+        for parameter, place in self._anchor:
+            parameter.lerp_(place, share)
+
+
+def _parts(batch: PatchBatch, size: int) -> Iterator[tuple[PatchBatch, float]]:
+    """Cut a batch; each part counts by the weight of its pixels, as in the loss of the whole."""
+    count = len(batch.images)
+    if size >= count:
+        yield batch, 1.0
+        return
+    total = float(batch.weight.sum())
+    for start in range(0, count, size):
+        part = slice(start, start + size)
+        weight = batch.weight[part]
+        share = float(weight.sum()) / total if total > 0 else 0.0
+        distance = None if batch.distance is None else batch.distance[part]
+        yield PatchBatch(batch.images[part], batch.labels[part], weight, distance), share
+
+
+def check_end(seconds: float | None, steps: int | None) -> None:
+    """Refuse a training that would not end."""
+    if seconds is None and steps is None:
+        raise UserError("the training has no end", None, "give --seconds or --steps")

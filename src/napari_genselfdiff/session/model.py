@@ -1,0 +1,189 @@
+"""The model of a session: the versions, which one is in use, and the task when there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.models import library
+from napari_genselfdiff.models.versions import PRETEXT, Round, Version
+from napari_genselfdiff.session.state import SessionState
+from napari_genselfdiff.session.task import BACKGROUND, Task
+from napari_genselfdiff.session.versions import Versions
+
+if TYPE_CHECKING:
+    from napari_genselfdiff.segmentation.network import Segmenter
+
+
+class SessionModel:
+    """What a session knows of models; see `Session`, which is one.
+
+    Parameters
+    ----------
+    folder : Path
+    state : SessionState
+        Changed in place.
+
+    Attributes
+    ----------
+    versions : Versions
+    notices : list of str
+        What the user should know after opening.
+    model_changed, task_changed : Signal
+        Emitted in the thread that changed them.
+    """
+
+    model_changed = Signal(str)
+    task_changed = Signal()
+
+    def __init__(self, folder: Path, state: SessionState) -> None:
+        self.folder = folder
+        self._state = state
+        self._untrained: tuple[tuple[Task, str], Segmenter] | None = None
+        self.notices: list[str] = []
+        self.versions = Versions(folder, state)
+        self._choose_usable_version()
+
+    def save(self) -> None:
+        """Write down what changed."""
+        raise NotImplementedError
+
+    @property
+    def current(self) -> str | None:
+        """Name of the version in use."""
+        return self._state.current
+
+    @property
+    def previous(self) -> str | None:
+        """Name of the version that was in use before."""
+        return self._state.previous
+
+    @property
+    def model(self) -> Version | None:
+        """The version in use."""
+        return self.versions[self.current] if self.current else None
+
+    @property
+    def task(self) -> Task | None:
+        """What was named when the session began without a model."""
+        return self._state.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, the background first: those of the model in use, or of the task."""
+        if self.current:
+            return self.segmenter().spec.classes
+        return self.task.classes if self.task is not None else (BACKGROUND, "foreground")
+
+    @property
+    def colours(self) -> list[str]:
+        """Colours of classes 1, 2 and so on, ``#RRGGBB``; empty where the user chose none."""
+        return [self._state.colours.get(name, "") for name in self.classes[1:]]
+
+    def set_colours(self, colours: dict[str, str]) -> None:
+        """Choose colours of classes, by name."""
+        self._state.colours |= colours
+        self.save()
+        self.task_changed.emit()
+
+    def start_task(self, task: Task) -> None:
+        """Begin a task without a model: its first fine-tune starts from the pretext.
+
+        Models that were used before stay in the list. What was drawn stays as it is: class 1 is the first
+        class that is named, whatever it was called before.
+        """
+        self._state.task = task
+        self._state.previous, self._state.current = self._state.current, None
+        self.save()
+        self.task_changed.emit()
+        self.model_changed.emit("")
+
+    def use_model(self, name: str) -> None:
+        """Choose a version of the session, or a model of the library or a file.
+
+        Raises
+        ------
+        UserError
+            If there is none, or it is damaged, or not a segmenter.
+        """
+        name = name if name in self.versions else self.versions.take_from_library(name).name
+        self.versions.segmenter(name)  # a damaged one is refused before anything is changed
+        if name != self.current:
+            self._state.previous, self._state.current = self.current or self.previous, name
+            self.save()
+            self.model_changed.emit(name)
+
+    def model_tag(self) -> str:
+        """What the journals say of the model in use; empty when there is none."""
+        from napari_genselfdiff.annotations.audit import model_tag
+        from napari_genselfdiff.models.weights import sha256_of
+
+        return model_tag(self.current, sha256_of(self.versions.path(self.current))) if self.current else ""
+
+    def segmenter(self, name: str | None = None) -> Segmenter:
+        """The network of a version, the one in use by default."""
+        name = name or self.current
+        if name is None:
+            raise UserError("no model is chosen", self.folder, "choose a model from the list")
+        return self.versions.segmenter(name)
+
+    def starting_segmenter(self) -> Segmenter:
+        """What the next fine-tune begins with: the model in use, or the pretext with the task's classes."""
+        if self.current or self.task is None:
+            return self.segmenter()
+        from napari_genselfdiff.session.starting import untrained_segmenter
+
+        key = self.task, self.pretext
+        if self._untrained is None or self._untrained[0] != key:
+            self._untrained = key, untrained_segmenter(self.task, self.pretext)
+        return self._untrained[1]
+
+    @property
+    def pretext(self) -> str:
+        """Pretext that a task begins with: a name of the library, or a file after adapting to a cohort."""
+        if self._state.pretext:
+            return str(self.folder / self._state.pretext)
+        return self.task.pretext if self.task is not None else library.DEFAULT_PRETEXT
+
+    def adapted_segmenter(self) -> Segmenter | None:
+        """What the next fine-tune begins with after the pretext was adapted, once; None in all other cases.
+
+        It has the classes of the model in use, which it must beat. If it did not, fine-tunes go on from the
+        model.
+        """
+        adapted = self._state.pretext
+        if not adapted or not self.current:
+            return None
+        name = Path(adapted).name
+        if any(version.settings.get(PRETEXT) == name for version in self.versions):
+            return None
+        from napari_genselfdiff.diffusion.pretraining import load_pretext
+        from napari_genselfdiff.session.starting import pretext_segmenter
+
+        spec, network = self.segmenter().spec, load_pretext(self.folder / adapted)[0]
+        return pretext_segmenter(spec, network.state_dict()) if network.config == spec.config else None
+
+    def use_pretext(self, path: str) -> None:
+        """Begin the next fine-tune with an adapted pretext; ``path`` is relative to the session's folder."""
+        self._state.pretext = path
+        self.save()
+
+    def adopt(self, outcome: Round) -> None:
+        """Keep a fine-tune's version, and put it to use if it was accepted."""
+        if outcome.version.name not in self.versions:
+            self.versions.add(outcome.version)
+        self.save()
+        if outcome.accepted:
+            self.use_model(outcome.version.name)
+
+    def _choose_usable_version(self) -> None:
+        """Fall back to what a damaged version was trained from."""
+        wanted = self.current
+        self._state.current = self.versions.usable(wanted)
+        self._state.previous = self.versions.usable(self.previous)
+        for name, problem in self.versions.damaged.items():
+            fallback = f"; {self.current or 'no model'} is in use instead" if name == wanted else ""
+            self.notices.append(f"the weights of {name} cannot be used: {problem}{fallback}")

@@ -1,0 +1,167 @@
+"""Corrections become a better model: fine-tunes, where to go next and new cohorts, as shown in the dock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, ScorePoint, Snapshot
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.versions import Round
+from napari_genselfdiff.session import FINE_TUNE_SECONDS
+from napari_genselfdiff.widgets.cohort import CohortSection
+from napari_genselfdiff.widgets.opening import Opening
+from napari_genselfdiff.widgets.preview import Preview
+from napari_genselfdiff.widgets.running import Runner
+from napari_genselfdiff.widgets.sections import FineTuneSection
+from napari_genselfdiff.widgets.view import show_region
+
+
+class Learning(QObject):
+    """Runs fine-tunes, finds the next place and adapts to cohorts, and shows what comes of it.
+
+    Parameters
+    ----------
+    opening : Opening
+    runner : Runner
+    section : FineTuneSection
+    cohort : CohortSection
+    tell : callable
+        Called with what the user should know.
+    """
+
+    adopted = Signal()
+    """There is another version in the list."""
+    improved = Signal()
+    """It is in use, and other work may begin."""
+    correct_wanted = Signal()
+    """A place is shown that is to be corrected."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        runner: Runner,
+        section: FineTuneSection,
+        cohort: CohortSection,
+        *,
+        tell: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self.opening, self.runner, self.section, self.cohort = opening, runner, section, cohort
+        self._tell = tell
+        self.preview = Preview(tell)
+        opening.leaving.connect(self.preview.clear)
+        opening.entered.connect(cohort.forget)
+        section.fine_tune_clicked.connect(self.fine_tune)
+        section.next_clicked.connect(self.next_place)
+        cohort.check_clicked.connect(self.check_slide)
+        cohort.adapt_clicked.connect(self.adapt)
+
+    def fine_tune(self) -> None:
+        """Train a copy of the model on the corrections of all slides."""
+        session, layers = self.opening.session, self.opening.layers
+        if session is None or self.runner.job is not None:
+            return
+        if layers is not None:
+            layers.finish_edits()
+        self.section.begin()
+        outcome: Round | None = None
+
+        def came(event: Event) -> None:
+            if isinstance(event, LossPoint):
+                self.section.curve.add(event.seconds, event.loss)
+            elif isinstance(event, ScorePoint):
+                self.section.show_score(event.score)
+            elif isinstance(event, Snapshot) and self.opening.layers is not None:
+                self.preview.show(self.opening.layers, event.segmenter)
+
+        def finished(event: Finished) -> None:
+            nonlocal outcome
+            self.section.answer.setText(event.message)
+            self.runner.status.show_idle(event.message)
+            if isinstance(event.result, Round):
+                outcome = event.result
+                session.adopt(outcome)
+                self.adopted.emit()
+
+        def then() -> None:
+            self.preview.clear()
+            if outcome is not None and outcome.accepted:
+                self.improved.emit()
+
+        self.runner.start(
+            lambda cancel: session.fine_tune(seconds=FINE_TUNE_SECONDS, cancel=cancel),
+            on_event=came,
+            on_finished=finished,
+            on_error=self.section.answer.setText,
+            then=then,
+        )
+
+    def next_place(self) -> None:
+        """Go to the window that is most useful to correct, on whatever slide of the project."""
+        session = self.opening.session
+        if session is None or self.runner.job is not None:
+            return
+
+        def finished(event: Finished) -> None:
+            self.runner.status.show_idle(event.message)
+            if event.result is not None:
+                slide, region = event.result
+                session.visit(slide, region)
+                if slide is session.active or self.opening.look_at(slide.fingerprint):
+                    self._look_at(region)
+                self.runner.status.show_idle(f"Next: {event.message}.")
+
+        self._start(lambda cancel: session.next_place(cancel=cancel), finished)
+
+    def check_slide(self) -> None:
+        """Say whether the slide looks like what the model has seen."""
+        session = self.opening.session
+        if session is None:
+            return
+
+        def finished(event: Finished) -> None:
+            self.cohort.answer.setText(event.message)
+            self.runner.status.show_idle(event.message)
+
+        self._start(lambda cancel: session.check_domain(cancel=cancel), finished)
+
+    def adapt(self, seconds: float) -> None:
+        """Go on with the pretext on unlabelled tissue of the project's slides."""
+        session = self.opening.session
+        if session is None:
+            return
+        self.section.curve.clear()
+
+        def came(event: Event) -> None:
+            if isinstance(event, LossPoint):
+                self.section.curve.add(event.seconds, event.loss)
+
+        def finished(event: Finished) -> None:
+            self.cohort.answer.setText(event.message)
+            self.runner.status.show_idle(event.message)
+            if event.result is not None:
+                session.use_pretext(event.result)
+
+        self._start(lambda cancel: session.adapt(seconds=seconds, cancel=cancel), finished, came)
+
+    def _start(
+        self,
+        work: Callable[[CancelToken], Iterator[Event]],
+        finished: Callable[[Finished], None],
+        came: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        """Begin work; what is missing for it is said at once."""
+        self.opening.guarded(lambda: self.runner.start(work, on_event=came, on_finished=finished))
+
+    def _look_at(self, region: Region) -> None:
+        layers = self.opening.layers
+        assert layers is not None
+        show_region(layers.viewer, layers.image, region)
+        if layers.editing is None:
+            self.correct_wanted.emit()
+
+    def close(self) -> None:
+        """End the preview's thread."""
+        self.preview.close()

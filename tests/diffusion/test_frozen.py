@@ -1,0 +1,85 @@
+"""Features of pixels from networks that are not trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
+from napari_genselfdiff.diffusion.folding import folded
+from napari_genselfdiff.diffusion.frozen import Levels, frozen_levels, margin_for
+from napari_genselfdiff.diffusion.unet import UNet
+
+SMALL = replace(COMPACT, widths=(8, 16, 24), full_width=8)
+SMALL_PAPER = replace(PAPER, widths=(8, 16, 16))
+SIDE = 96
+
+
+def network(config: UNetConfig) -> UNet:
+    torch.manual_seed(0)
+    return folded(UNet(config).eval(), 50)
+
+
+def image(net: UNet) -> torch.Tensor:
+    side = SIDE + 2 * margin_for(net)
+    return torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@torch.inference_mode()
+def levels(net: UNet, x: torch.Tensor) -> Levels:
+    return frozen_levels(net, x.contiguous(), 50, margin=margin_for(net))
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_PAPER], ids=["compact", "paper"])
+def test_every_level_of_the_decoder_and_what_is_measured_are_there(config: UNetConfig) -> None:
+    net = network(config)
+    found = levels(net, image(net))
+    assert found.shape == (SIDE, SIDE)
+    assert found.strides == (config.stride, *(config.stride >> k for k in range(1, len(found.strides))))
+    assert found.strides[-1] == 1
+    # Five measures of three channels at every resolution, and the colour of the pixel itself.
+    assert found.width == sum(net.level_widths) + 15 * len(found.strides) + 3
+    assert found.nbytes < 2 * found.width * SIDE**2
+
+
+def test_a_linear_map_of_the_levels_is_that_of_the_features_of_each_pixel() -> None:
+    net = network(SMALL)
+    found = levels(net, image(net))
+    weights, bias = torch.randn(4, found.width), torch.randn(4)
+    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    pixels = found.at(rows.flatten(), columns.flatten()) @ weights.T + bias
+    mapped = found.mapped(weights, bias)
+    np.testing.assert_allclose(pixels.T.reshape(mapped.shape), mapped, atol=1e-4)
+
+
+def test_the_finest_features_are_the_networks_own() -> None:
+    net = network(SMALL)
+    x = image(net)
+    with torch.inference_mode():
+        expected = net.features(x, torch.tensor([50]), margin=margin_for(net))[0]
+    found = levels(net, x).maps[-1][: net.feature_width].float()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_features_do_not_depend_on_how_an_image_is_cut() -> None:
+    net = network(SMALL)
+    x, part = image(net), (16, 48)
+    whole = levels(net, x)
+    side = 32 + 2 * margin_for(net)
+    cut = levels(net, x[..., part[0] : part[0] + side, part[1] : part[1] + side])
+    weights, bias = torch.randn(4, whole.width), torch.zeros(4)
+    inside = whole.mapped(weights, bias)[:, part[0] : part[0] + 32, part[1] : part[1] + 32]
+    np.testing.assert_allclose(cut.mapped(weights, bias), inside, atol=0.02)
+
+
+def test_one_kind_of_features_can_be_left_out() -> None:
+    net = network(SMALL)
+    x, margin = image(net), margin_for(net)
+    with torch.inference_mode():
+        known = frozen_levels(net, x, 50, margin=margin, measures=False)
+        measured = frozen_levels(net, x, 50, margin=margin, known=False)
+    assert known.width == sum(net.level_widths)
+    assert known.width + measured.width == levels(net, x).width

@@ -1,0 +1,111 @@
+"""The gate says yes to what is surely better, no to what is not, and when it cannot tell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_genselfdiff.finetuning.exam import Answers, dice
+from napari_genselfdiff.finetuning.gate import FEWEST, judge_round
+
+REGIONS = 20
+
+
+def answers(right: list[float], *, kept: float = 1.0) -> Answers:
+    """Of a model that gets these shares of each region right, half of it foreground."""
+    counts = np.zeros((len(right), 2, 3))
+    for region, share in enumerate(right):
+        counts[region] = [[500 * share, 500, 500], [500 * share, 500, 500]]
+    return Answers(counts, np.array([[1000 * kept, 1000, 1000], [1000 * kept, 1000, 1000]]))
+
+
+def some(mean: float, *, spread: float, seed: int = 0, count: int = REGIONS) -> list[float]:
+    return np.random.default_rng(seed).normal(mean, spread, count).clip(0, 1).tolist()
+
+
+def test_a_clear_gain_is_accepted_and_told_in_plain_words() -> None:
+    verdict = judge_round(answers(some(0.71, spread=0.02)), answers(some(0.83, spread=0.02, seed=1)))
+    assert verdict.accepted
+    assert verdict.decided
+    assert verdict.regions == REGIONS
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert verdict.before is not None
+    assert verdict.after is not None
+    assert 0 < verdict.low < verdict.after - verdict.before < verdict.high
+    assert verdict.message == "better: Dice 0.71 -> 0.83 on the fifth of your corrections that it did not see"
+
+
+def test_a_loss_is_refused() -> None:
+    verdict = judge_round(answers(some(0.8, spread=0.02)), answers(some(0.7, spread=0.02, seed=1)))
+    assert not verdict.accepted
+    assert verdict.decided
+    assert "not better" in verdict.message
+    assert "stays as it was" in verdict.message
+
+
+def test_a_gain_within_the_noise_is_refused() -> None:
+    old, new = some(0.70, spread=0.2), some(0.72, spread=0.2, seed=4)
+    assert np.mean(new) > np.mean(old)
+    verdict = judge_round(answers(old), answers(new))
+    assert not verdict.accepted
+    assert verdict.low is not None
+    assert verdict.low < 0
+    # The same regions for both: a small gain in each of them is no noise.
+    paired = judge_round(answers(old), answers([min(1.0, value + 0.02) for value in old]))
+    assert paired.accepted
+
+
+def test_with_few_regions_it_is_too_early_to_tell() -> None:
+    few = FEWEST - 1
+    verdict = judge_round(answers([0.8] * few), answers([0.4] * few))
+    assert not verdict.decided
+    assert "too early to tell" in verdict.message
+    assert judge_round(answers([0.8] * FEWEST), answers([0.4] * FEWEST)).decided
+
+
+def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
+    old = answers([0.8] * 10)
+    better = judge_round(old, answers([0.9] * 10, kept=0.85))
+    assert not better.accepted
+    assert better.too_far
+    assert "15% of what the model says where you did not correct" in better.message
+    assert judge_round(old, answers([0.9] * 10, kept=0.95)).accepted
+    # A poor model may be changed more.
+    assert judge_round(answers([0.6] * 10), answers([0.9] * 10, kept=0.85)).accepted
+    early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
+    assert not early.decided
+    assert not early.accepted
+    assert judge_round(answers([0.2]), answers([0.9], kept=0.97)).accepted
+
+
+def test_regions_that_no_model_understands_do_not_count() -> None:
+    """A third of the corrections are wrong: the new model is better and so further away from them."""
+    old = answers([0.75] * 10 + [0.20] * 5)
+    new = answers([0.80] * 10 + [0.05] * 5)
+    plain = [float(np.mean([0.8] * 10 + [0.05] * 5)), float(np.mean([0.75] * 10 + [0.2] * 5))]
+    assert plain[0] < plain[1]  # all regions taken for granted, the better model would lose
+    assert judge_round(old, new).accepted
+    # Whoever learned the nonsense loses where the labels are right.
+    assert not judge_round(answers([0.75] * 10 + [0.25] * 5), answers([0.3] * 10 + [0.9] * 5)).accepted
+
+
+def test_the_first_model_of_a_task_is_taken() -> None:
+    verdict = judge_round(None, answers([0.6] * 8))
+    assert verdict.accepted
+    assert verdict.before is None
+    assert verdict.message == (
+        "a first model: Dice 0.60 on the fifth of your corrections that it did not see"
+    )
+    assert judge_round(None, None).accepted
+
+
+def test_the_verdict_does_not_change_from_run_to_run() -> None:
+    old, new = answers(some(0.7, spread=0.1)), answers(some(0.75, spread=0.1, seed=1))
+    assert judge_round(old, new) == judge_round(old, new)
+
+
+def test_dice_is_the_mean_over_the_classes_that_are_there() -> None:
+    counts = np.array([[0.0, 0, 0], [10, 20, 20], [0, 5, 0], [30, 30, 30]])
+    assert dice(counts) == (0.5 + 1) / 2
+    only_background = np.array([[90.0, 90, 100], [0, 10, 0]])
+    assert np.isclose(dice(only_background), 180 / 190)

@@ -1,0 +1,180 @@
+"""A project of several slides, a task without a model, and its versions, in a real window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+from tests.widgets.conftest import TINY
+
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.models.weights import save_weights
+from napari_genselfdiff.widgets.versions import REALLY
+
+pytestmark = pytest.mark.gui
+
+Wait = Callable[..., None]
+
+
+@pytest.fixture
+def files(tmp_path: Path, tissue: Any) -> list[Path]:
+    """Two image files that differ."""
+    paths = []
+    for number in range(2):
+        path = tmp_path / f"slide-{number}.png"
+        Image.fromarray(np.roll(tissue, 10 * number, axis=0)).save(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def project(dock: Any, files: list[Path]) -> Any:
+    """A dock with a project of two slides; the second is looked at."""
+    for path in files:
+        dock.open_slide(path)
+        if dock.session.slide.mpp is None:
+            dock.session.set_mpp(0.5)
+    return dock
+
+
+def rows(tree: Any) -> list[list[str]]:
+    """Texts of a list."""
+    return [
+        [tree.topLevelItem(i).text(column) for column in range(tree.columnCount())]
+        for i in range(tree.topLevelItemCount())
+    ]
+
+
+def paint(dock: Any, label: int, top: int, wait_for: Wait) -> None:
+    """A square in the middle of the view."""
+    before = dock.session.annotations.position
+    window = dock.editing
+    y, x = (side // 2 for side in window.layer.data.shape)
+    inside = np.zeros(window.layer.data.shape, bool)
+    inside[y + top : y + top + 20, x : x + 20] = True
+    window.layer.data_setitem(np.nonzero(inside), label or window.background)
+    window.commit()
+    wait_for(lambda: dock.session.annotations.position > before)
+
+
+def test_slides_of_a_project_are_a_list_and_each_keeps_its_strokes(project: Any, wait_for: Wait) -> None:
+    section = project.project_section
+    assert [row[0] for row in rows(section.list)] == ["slide-0.png", "slide-1.png"]
+    project.correct_here()
+    paint(project, 1, 0, wait_for)
+    first, second = section.list.topLevelItem(0), section.list.topLevelItem(1)
+    assert second.font(0).bold()
+    section.list.itemActivated.emit(first, 0)
+    assert project.session.slide.name == "slide-0.png"
+    assert project.session.annotations.position == 0
+    shown = [layer.name for layer in project.viewer.layers if layer.visible and layer.name.endswith(".png")]
+    assert shown == ["slide-0"] or shown == ["slide-0.png"]
+    assert rows(section.list)[1][1] == "1 changes"
+    assert project.fine_tune_section.button.isEnabled()  # the other slide is corrected
+
+
+def test_a_slide_that_is_gone_is_told_and_the_project_stays(project: Any, files: list[Path]) -> None:
+    folder = project.session.folder
+    project.viewer.layers.clear()
+    assert project.session is None
+    files[0].unlink()  # the one that was looked at last
+    project.opening.open_project(folder)
+    assert project.session.slide.name == "slide-1.png"
+    assert rows(project.project_section.list)[0][1] == "file is not there"
+    assert not project.opening.look_at(next(iter(project.session.slides)).fingerprint)
+    assert "slide-0.png" in project.status.text.text()
+    assert project.session.slide.name == "slide-1.png"
+
+
+def test_a_folder_without_a_project_is_not_opened(project: Any, tmp_path: Path) -> None:
+    project.viewer.layers.clear()
+    project.opening.open_project(tmp_path / "empty")
+    assert "no project" in project.status.text.text()
+
+
+def test_a_new_project_begins_with_the_slide_in_view(project: Any, tmp_path: Path) -> None:
+    project.opening.open_project(tmp_path / "other")
+    assert project.session.folder == tmp_path / "other"
+    assert [slide.name for slide in project.session.slides] == ["slide-1.png"]
+
+
+@pytest.fixture
+def small_pretext(library_home: Path) -> None:
+    """A tiny random network that is called pretext."""
+    network = UNet(TINY)
+    card = {"kind": "pretext", "config": TINY.to_dict(), "name": "pretext"}
+    save_weights(library_home / "models" / "pretext.safetensors", network.state_dict(), card)
+
+
+def test_a_task_starts_without_a_model(
+    project: Any, small_pretext: None, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_genselfdiff.widgets.learning.FINE_TUNE_SECONDS", 5.0)
+    section = project.task_section
+    section.classes.show_classes(["tumour", "stroma"])
+    section.start.click()
+    assert project.session.current is None
+    assert project.session.classes == ("background", "tumour", "stroma")
+    assert not project.segment_section.segment_button.isEnabled()
+    assert project.editing is not None
+    for label, top in ((1, 0), (2, 40), (0, 80)):
+        paint(project, label, top, wait_for)
+    project.fine_tune_section.button.click()
+    wait_for(lambda: project.job is None)
+    assert project.session.current == "round-1"
+    assert project.session.segmenter().spec.classes == ("background", "tumour", "stroma")
+    assert rows(project.versions_section.tree)[-1][0] == "round-1"
+    wait_for(lambda: project.job is None)
+
+
+def test_versions_are_branched_renamed_and_deleted(project: Any) -> None:
+    section = project.versions_section
+    section.tree.topLevelItem(0).setSelected(True)
+    section.branch.click()
+    assert project.session.current == "branch-1"
+    section.tree.topLevelItem(1).setText(0, "my way")
+    assert project.session.versions["branch-1"].shown == "my way"
+    assert rows(section.tree)[1][0] == "my way"
+    section.tree.clearSelection()
+    section.tree.topLevelItem(1).setSelected(True)
+    assert not section.delete.isEnabled()  # it is in use
+    section.tree.clearSelection()
+    section.tree.topLevelItem(0).setSelected(True)
+    section.use.click()
+    assert project.session.current == "nuclei"
+    section.tree.clearSelection()
+    section.tree.topLevelItem(1).setSelected(True)
+    section.delete.click()
+    assert section.delete.text() == REALLY
+    assert "branch-1" in project.session.versions
+    section.delete.click()
+    assert "branch-1" not in project.session.versions
+
+
+def test_question_mark_shows_the_keys_and_keys_work(project: Any, qtbot: Any, wait_for: Wait) -> None:
+    window = project.window()
+    window.activateWindow()
+    wait_for(lambda: QApplication.activeWindow() is window)
+    QTest.keyClick(project, "?")
+    assert project.tabs.tabText(project.tabs.currentIndex()).startswith("Keys")
+    QTest.keyClick(project, "?")
+    assert project.tabs.currentIndex() == 0
+    QTest.keyClick(project, Qt.Key.Key_H)
+    assert project.editing is not None
+    QTest.keyClick(project, Qt.Key.Key_G)
+    assert project.job is not None
+    wait_for(lambda: project.job is None)
+
+
+def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
+    project.correct_here()
+    project.correct_section.classes.set_color(1, "#0000FF")
+    np.testing.assert_allclose(project.editing.layer.get_color(1)[:3], (0, 0, 1), atol=0.01)
+    assert project.session.colours == ["#0000FF"]
