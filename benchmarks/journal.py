@@ -65,10 +65,10 @@ def measure_journal(folder: Path, strokes: int) -> None:
         before[:, :30] = 2
         after = np.where(mask, np.uint8(1 + random.integers(1, 5)), before)
         patch = Patch.between(0, y, x, before, after)
-        started, before = time.perf_counter(), time.thread_time()
+        started, begun = time.perf_counter(), time.thread_time()
         journal.append("stroke", layer=0, box=patch.box if patch else None, patches=[patch] if patch else [])
         times.append(1e3 * (time.perf_counter() - started))
-        worked.append(1e3 * (time.thread_time() - before))
+        worked.append(1e3 * (time.thread_time() - begun))
     journal.close()
     told("journal: append one 60 x 60 px stroke", times)
     told("journal: append one, processor time of the thread", worked)

@@ -19,7 +19,7 @@ from napari_genselfdiff.verbs import segmenting
 from napari_genselfdiff.widgets import launch
 
 Cli = Callable[..., Any]
-VERBS = ("segment", "finetune", "pretrain", "evaluate", "export", "dataset", "demo", "models")
+VERBS = ("segment", "finetune", "pretrain", "evaluate", "export", "dataset", "demo", "models", "session")
 
 
 def program(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
