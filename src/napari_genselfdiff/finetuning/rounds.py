@@ -241,6 +241,7 @@ def _judged(
         verdict = judge_round(before, answers, where=FIFTH)
         if fresh or not verdict.too_far:
             break
+    assert answers is not None
     return model, verdict, share, answers
 
 
