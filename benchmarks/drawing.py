@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# What a session imports when it is needed is imported here, before the processes are forked.
+# What a session imports when it is needed is imported here, before processes are forked.
+import dask.array  # noqa: F401
 import numpy as np
+import zarr  # noqa: F401
 from numpy.typing import NDArray
 
 import napari_genselfdiff.finetuning.corrections

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
-import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,9 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.geometry import Region
 
 SHAPE = (3000, 3000)
+
+
+Refusing = Callable[[Path, int], AbstractContextManager[None]]
 
 
 def open_session(folder: Path) -> Annotations:
@@ -47,41 +48,6 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@contextmanager
-def refusing(folder: Path, number: int) -> Iterator[None]:
-    """A file system that takes no writes under a folder, whoever asks: root as well."""
-    below = f"{folder}{os.sep}"
-    real: dict[str, Any] = {
-        name: getattr(os, name) for name in ("open", "mkdir", "rename", "replace", "unlink")
-    }
-    real_open = builtins.open
-
-    def refuse(path: Any) -> None:
-        if not isinstance(path, int) and os.fsdecode(path).startswith(below):
-            raise OSError(number, os.strerror(number), os.fsdecode(path))
-
-    def guarded(name: str) -> Any:
-        def function(path: Any, *rest: Any, **more: Any) -> Any:
-            writes = name != "open" or rest[0] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes:
-                refuse(path)
-            return real[name](path, *rest, **more)
-
-        return function
-
-    def opened(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if set(mode) & set("wax+"):
-            refuse(path)
-        return real_open(path, mode, *rest, **more)
-
-    with pytest.MonkeyPatch.context() as patched:
-        for name in real:
-            patched.setattr(os, name, guarded(name))
-        patched.setattr(builtins, "open", opened)
-        patched.setattr(io, "open", opened)
-        yield
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of processes")
@@ -139,7 +105,7 @@ def test_a_part_of_a_record_that_cannot_be_removed_at_once_is_removed_before_the
     [(errno.EROFS, "write-protected"), (errno.EACCES, "write-protected"), (errno.ENOSPC, "free some space")],
 )
 def test_a_folder_that_takes_no_writes_opens_for_looking_and_says_why(
-    tmp_path: Path, number: int, words: str
+    tmp_path: Path, refusing: Refusing, number: int, words: str
 ) -> None:
     folder = tmp_path / "session"
     with open_session(folder) as session:
@@ -156,7 +122,9 @@ def test_a_folder_that_takes_no_writes_opens_for_looking_and_says_why(
         assert session.why_read_only is None
 
 
-def test_a_folder_that_becomes_read_only_while_drawing_keeps_what_was_drawn(tmp_path: Path) -> None:
+def test_a_folder_that_becomes_read_only_while_drawing_keeps_what_was_drawn(
+    tmp_path: Path, refusing: Refusing
+) -> None:
     folder = tmp_path / "session"
     with open_session(folder) as session:
         paint(session, 0, 0, 1)

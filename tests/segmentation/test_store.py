@@ -167,3 +167,35 @@ def test_the_finest_layer_holds_the_model_without_loss() -> None:
     for scale, layer in ((0.5, 0), (1.0, 0), (1.002, 0), (1.9, 0), (1.96, 1), (2.0, 1), (2.19, 1), (8.0, 3)):
         assert finest_layer(scale, shape) == layer, scale
     assert finest_layer(8.0, (1000, 1000)) == 1  # there is none coarser
+
+
+def test_chunks_that_a_power_cut_damaged_count_as_not_predicted(tmp_path: Path) -> None:
+    shape = (2100, 1100)
+    store, labels = PredictionStore(tmp_path / "p", shape, 1.0), model_grid(shape, 1.0)
+    write_all(store, labels, step=350)
+    store.finish_all([(row, column) for row in range(3) for column in range(2)])
+    for name in ("labels/0/c/1/0", "labels/1/c/2/0", "confidence/c/0/1"):
+        (tmp_path / "p" / name).write_bytes(b"")
+    store = PredictionStore.reopened(tmp_path / "p", shape, 1.0)
+    seen = whole(store, 0)
+    assert (seen[512:1024, :512] == 0).all()
+    seen[512:1024, :512] = labels[512:1024, :512] + 1
+    np.testing.assert_array_equal(seen, labels + 1)
+    whole(store, 1)
+    assert not store.is_finished(0, 0)
+    assert not store.is_finished(2, 0)
+    assert store.is_finished(0, 1)
+    store.write_tile(tile((300, 600), np.ones((100, 100), np.uint8)), (0, 0))  # into the damaged confidence
+    assert not store.is_finished(0, 1)
+    assert store.confidence(Region(300, 600, 100, 100)).all()
+
+
+def test_a_store_that_cannot_be_read_begins_anew(tmp_path: Path) -> None:
+    shape = (300, 400)
+    store = PredictionStore(tmp_path / "p", shape, 1.0)
+    write_all(store, model_grid(shape, 1.0), step=400)
+    (tmp_path / "p" / "zarr.json").write_bytes(bytes(700))
+    store = PredictionStore.reopened(tmp_path / "p", shape, 1.0)
+    assert not whole(store, 0).any()
+    write_all(store, model_grid(shape, 1.0), step=400)
+    assert whole(store, 0).all()

@@ -233,7 +233,7 @@ def _numbers(box: Region) -> list[int]:
 
 
 def _box(numbers: Sequence[int]) -> Region:
-    y, x, height, width = (int(number) for number in numbers)
-    if min(y, x) < 0 or min(height, width) < 0:
+    y, x, height, width = map(int, numbers)
+    if y < 0 or x < 0 or height < 0 or width < 0:
         raise ValueError("a box with a negative number")
     return Region(y, x, height, width)

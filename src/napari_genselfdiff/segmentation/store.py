@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_genselfdiff.files import is_refusal
 from napari_genselfdiff.geometry import Region, layer_count, layer_shape
 
 if TYPE_CHECKING:
+    from zarr.storage import MemoryStore
+
     from napari_genselfdiff.events import TileDone
 
 CHUNK = 512
@@ -75,7 +78,7 @@ class PredictionStore:
 
     def __init__(
         self,
-        folder: Path | str,
+        folder: Path | str | MemoryStore,
         shape: tuple[int, int],
         scale: float,
         *,
@@ -118,6 +121,8 @@ class PredictionStore:
     ) -> PredictionStore:
         """Open a store of this machine, and begin it anew when a power cut left it unreadable.
 
+        Where nothing can be written it is kept in memory.
+
         Parameters
         ----------
         folder, shape, scale, mpp
@@ -131,6 +136,13 @@ class PredictionStore:
             _LOG.warning("%s was damaged and begins anew: segment again", folder)
             shutil.rmtree(folder)
             return cls(folder, shape, scale, mpp=mpp)
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            from zarr.storage import MemoryStore
+
+            _LOG.warning("%s cannot be written (%s): predictions are kept in memory", folder, error.strerror)
+            return cls(MemoryStore(), shape, scale, mpp=mpp)
 
     def read(self, layer: int, region: Region) -> NDArray[np.uint8]:
         """Values at the pixels of one of the slide's power-of-two layers.
