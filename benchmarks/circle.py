@@ -24,8 +24,8 @@ from scipy import ndimage
 
 from gate import PIECE, SIDE, load
 from napari_genselfdiff.compute import Compute, choose_compute
-from napari_genselfdiff.finetuning import corrections
-from napari_genselfdiff.finetuning.corrections import CONFIDENT, Place
+from napari_genselfdiff.finetuning import sampling
+from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.finetuning.trainer import FineTuneSettings, Trainer
@@ -38,14 +38,14 @@ AMOUNTS = ("one nucleus", "three nuclei", "a window")
 BASE = FineTuneSettings(learning_rate=1e-4, fixed_statistics=True, batch=4)
 ENCODER = ("stem", "down", "shrink", "time")
 CHOICES: dict[str, tuple[FineTuneSettings, dict[str, float]]] = {
-    "1e-4": (BASE, {}),
-    "5e-4": (replace(BASE, learning_rate=5e-4), {}),
-    "3e-5": (replace(BASE, learning_rate=3e-5), {}),
-    "1e-4, encoder frozen": (replace(BASE, frozen=ENCODER), {}),
-    "1e-4, pulled back (L2-SP, 100)": (replace(BASE, pull=100.0), {}),
-    "1e-4, half the way (WiSE-FT)": (BASE, {"share": 0.5}),
-    "1e-4, agreed pixels at 0.3": (BASE, {"agreed": 0.3}),
-    "1e-4, no self-supervision": (BASE, {"own": 0.0}),
+    "as it is, 1e-4": (BASE, {}),
+    "3e-4": (replace(BASE, learning_rate=3e-4), {}),
+    "1e-3": (replace(BASE, learning_rate=1e-3), {}),
+    "encoder frozen": (replace(BASE, frozen=ENCODER), {}),
+    "pulled back (L2-SP, 100)": (replace(BASE, pull=100.0), {}),
+    "half the way (WiSE-FT)": (BASE, {"share": 0.5}),
+    "drawn by the root of its size": (BASE, {"size": 0.5}),
+    "no self-supervision": (BASE, {"own": 0.0}),
 }
 
 
@@ -78,7 +78,7 @@ def trained(
     compute: Compute,
 ) -> Segmenter:
     """Train on one place."""
-    corrections.AGREED_WEIGHT = how.get("agreed", 1.0)
+    sampling.SIZE = how.get("size", 0.75)
     example = place.example()
     if "own" in how:
         example = example.weighted(place.drawn)
@@ -131,7 +131,7 @@ def main() -> None:
                     drawn,
                     np.where(drawn, truth, said.labels).astype(np.uint8),
                     said.labels,
-                    ~drawn & (said.confidence > CONFIDENT),
+                    np.where(drawn, 0, said.confidence / 127.5 - 1).clip(min=0).astype(np.float32),
                     distance,
                     np.zeros(drawn.shape, bool),
                 )

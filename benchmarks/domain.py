@@ -112,7 +112,7 @@ def material(data: Path) -> Iterator[tuple[str, list[list[PIXELS]]]]:
             print(path.name, "is left out:", error)
     from skimage.data import immunohistochemistry
 
-    brown = slide_from_arrays([immunohistochemistry()], name="IHC", mpp=USUAL_MPP)  # type: ignore[no-untyped-call]
+    brown = slide_from_arrays([immunohistochemistry()], name="IHC", mpp=USUAL_MPP)
     yield "immunohistochemistry (scikit-image)", [tiles_of(brown, TILES_OF_A_SLIDE)]
     plain = [tile for tiles in nuclei[::2] for tile in tiles]
     grey = [np.repeat(t.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8) for t in plain]

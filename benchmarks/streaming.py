@@ -82,7 +82,7 @@ def clicks(path: Path, count: int) -> dict[str, Any]:
         scale = session.scale()
         shown: list[float] = []
         # After the overlay was told to draw what has come.
-        dock._tile_timer.timeout.connect(lambda: shown.append(time.perf_counter()))
+        dock.segmenting._soon.timeout.connect(lambda: shown.append(time.perf_counter()))
         sides: list[list[int]] = []
         for y, x in tissue_places(session.slide, count):
             viewer.scene.camera.zoom = 1 / (scale * layers.image.scale[-1])

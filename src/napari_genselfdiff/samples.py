@@ -84,7 +84,7 @@ def ihc_slide() -> Slide:
 
     from napari_genselfdiff.slides.arrays import slide_from_arrays
 
-    image = immunohistochemistry()  # type: ignore[no-untyped-call]
+    image = immunohistochemistry()
     return slide_from_arrays(image, name="immunohistochemistry (IHC, not H&E)")
 
 

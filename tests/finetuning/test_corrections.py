@@ -74,7 +74,7 @@ def test_without_a_correction_it_says_what_to_do(slide: Slide, drawing: Annotati
         correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
 
 
-def test_drawn_pixels_count_fully_and_others_only_where_the_model_is_sure(
+def test_drawn_pixels_count_fully_and_others_as_far_as_the_model_is_sure(
     slide: Slide, drawing: Annotations
 ) -> None:
     classes = np.full((100, 120), 2)
@@ -91,8 +91,9 @@ def test_drawn_pixels_count_fully_and_others_only_where_the_model_is_sure(
     sure = np.broadcast_to(columns < 224, drawn.shape)  # green is below 112 up to there
 
     assert drawn.sum() == 50 * 60
-    expected = np.where(drawn, 1, np.where(sure, np.float32(0.1), 0)) * ~held
-    np.testing.assert_allclose(training[0].weight, expected)
+    expected = np.where(drawn, 1, 0.5 * (np.where(sure, 250, 200) / 127.5 - 1)) * ~held
+    assert expected[~drawn].max() < 0.5
+    np.testing.assert_allclose(training[0].weight, expected, rtol=1e-5)
     labels = np.where(drawn, np.where(columns < 220, 0, 2), 1)
     assert (training[0].labels == labels).all()
 

@@ -47,7 +47,7 @@ def trace_outlines(labels: NDArray[Any]) -> list[Outline]:
     from skimage.measure import label
 
     labels = np.asarray(labels)
-    parts = np.pad(label(labels, background=0, connectivity=1), 1)  # type: ignore[no-untyped-call]
+    parts = np.pad(label(labels, background=0, connectivity=1), 1)
     width = parts.shape[1]
     flat = parts.ravel()
     # An edge is a pixel and a direction in which the pixel lies to the left: its top side is walked

@@ -33,9 +33,9 @@ def object_table(label_map: LabelMap) -> dict[str, list[Any]]:
     if label_map.instances:
         ids = labels.astype(np.int64)
     else:
-        ids = label(np.where(labels == IGNORED, 0, labels), background=0, connectivity=1)  # type: ignore[no-untyped-call]
+        ids = label(np.where(labels == IGNORED, 0, labels), background=0, connectivity=1)
     properties = ("label", "area", "perimeter", "centroid", "eccentricity", "solidity")
-    measured = regionprops_table(ids, properties=properties)  # type: ignore[no-untyped-call]
+    measured = regionprops_table(ids, properties=properties)
     numbers = measured["label"].tolist()
     present, first = np.unique(ids, return_index=True)
     value_at = dict(zip(present.tolist(), labels.ravel()[first].tolist(), strict=True))

@@ -35,11 +35,11 @@ LARGEST_BOX = 1024
 """Side in model pixels of what is learned from as a whole; what was drawn on the overview is sampled."""
 SAMPLES = 16
 """Pieces, of half that side, that stand for all larger boxes of a slide together."""
-SELF_WEIGHT = 0.1
-"""Weight of the model's own confident predictions where nothing was corrected, so that it does not forget."""
+SELF_WEIGHT = 0.5
+"""Weight of what the model itself says where nothing was corrected, times how sure it is, so that it does not
+forget. What was drawn weighs more, see `sampling.balanced`."""
 AGREED_WEIGHT = 1.0
 """Weight of what a person accepted, or drew as the model had said."""
-CONFIDENT = 0.9 * 255
 ATTEMPTS = 5
 
 
@@ -98,8 +98,8 @@ class Place:
         Class that a person said, elsewhere what the model said.
     guess : ndarray of uint8, shape (height, width)
         Class that the model said; 0 where there is none.
-    sure : ndarray of bool, shape (height, width)
-        Where nothing was drawn and the model is sure.
+    sure : ndarray of float32, shape (height, width)
+        How sure the model is where nothing was drawn: 0 at a probability of one half or less, 1 at one.
     distance : ndarray of float32, shape (height, width), or None
         Target of the distance head, negative where it is not known.
     held : ndarray of bool, shape (height, width)
@@ -112,7 +112,7 @@ class Place:
     drawn: NDArray[np.bool_]
     labels: NDArray[np.uint8]
     guess: NDArray[np.uint8]
-    sure: NDArray[np.bool_]
+    sure: NDArray[np.float32]
     distance: NDArray[np.float32] | None
     held: NDArray[np.bool_]
 
@@ -124,7 +124,7 @@ class Place:
     def example(self, where: NDArray[np.bool_] | None = None) -> Example:
         """What is trained on; all but what is held out by default."""
         weight = np.where(self.changed, np.float32(1), np.float32(AGREED_WEIGHT)) * self.drawn
-        weight = np.where(self.sure, np.float32(SELF_WEIGHT), weight).astype(np.float32)
+        weight = (weight + SELF_WEIGHT * self.sure).astype(np.float32)
         name = f"{self.slide}:{self.origin[0]},{self.origin[1]}"
         example = Example(name, self.rgb, self.labels, weight, self.distance)
         return example.weighted(~self.held if where is None else where)
@@ -196,7 +196,9 @@ def read_place(
     said = None if fresh else predict_image(segmenter, rgb, compute, margin=MIRRORED, notes=notes)
     guess = np.zeros(codes.shape, np.uint8) if said is None else said.labels
     labels = np.where(drawn, classes_of(codes), guess).astype(np.uint8)
-    sure = np.zeros(codes.shape, bool) if said is None else ~drawn & (said.confidence > CONFIDENT)
+    sure = np.zeros(codes.shape, np.float32)
+    if said is not None:
+        sure[~drawn] = (said.confidence[~drawn] / np.float32(127.5) - 1).clip(min=0)
     known = drawn if said is None else np.ones(codes.shape, bool)
     joined = is_joined(codes)
     distance = _distance(labels, joined, known, said, segmenter) if segmenter.spec.instances else None

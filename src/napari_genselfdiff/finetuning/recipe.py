@@ -49,7 +49,7 @@ def recipe_for(amount: Amount, *, fresh: bool = False) -> Recipe:
     if fresh:
         steps = 60 if amount.pixels < FEW else 150 if amount.pixels < MANY else 400
         return Recipe(FineTuneSettings(learning_rate=1e-3, fixed_statistics=False), steps)
-    known = FineTuneSettings(learning_rate=1e-4, fixed_statistics=True)
     if amount.pixels < FEW:
-        return Recipe(known, 30)
+        return Recipe(FineTuneSettings(learning_rate=1e-4, fixed_statistics=True), 30)
+    known = FineTuneSettings(learning_rate=3e-4, fixed_statistics=True)
     return Recipe(known, 80 if amount.pixels < MANY else 300)

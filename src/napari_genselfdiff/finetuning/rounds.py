@@ -245,6 +245,7 @@ def _judged(
         verdict = judge_round(before, answers, where=FIFTH)
         if fresh or training.begin is not None or not verdict.too_far:
             break
+    assert answers is not None
     return model, verdict, share, answers
 
 

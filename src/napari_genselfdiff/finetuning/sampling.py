@@ -12,8 +12,10 @@ from napari_genselfdiff.finetuning.augmentation import Appearance
 from napari_genselfdiff.finetuning.examples import Example, PatchBatch, PatchSampler
 from napari_genselfdiff.finetuning.holdout import CELL
 
-LESS_THAN_DRAWN = 0.1
+LESS_THAN_DRAWN = 0.5
 """Pixels that count at most this much are what the model itself said."""
+SIZE = 0.75
+"""What was drawn in a patch counts by this power of its size."""
 HARDEST = 2.0
 """Places come up to this much more or less often than by their size, as their loss is high or low."""
 MEMORY = 0.7
@@ -85,7 +87,7 @@ class CorrectionSampler(PatchSampler):
 
 
 def balanced(patch: Example) -> Example:
-    """Weigh what was drawn in a patch so that it counts by the square root of its size, class by class.
+    """Weigh what was drawn in a patch so that it counts by less than its size, as do its classes.
 
     Ten pixels of a scribble beside four thousand of a filled area would otherwise not be felt, nor would they
     beside all that the model said itself. A patch that is drawn on as a whole, in classes of one size, stays
@@ -101,5 +103,6 @@ def balanced(patch: Example) -> Example:
     factor[present] = np.sqrt(sizes[present].max() / sizes[present]).clip(max=RAREST)
     weight = patch.weight.copy()
     weight[drawn] *= factor[patch.labels[drawn]].astype(np.float32)
-    weight[drawn] *= np.float32(np.sqrt(patch.weight.size * count) / max(float(weight[drawn].sum()), 1e-6))
+    total = patch.weight.size ** (1 - SIZE) * count**SIZE
+    weight[drawn] *= np.float32(total / max(float(weight[drawn].sum()), 1e-6))
     return replace(patch, weight=weight)

@@ -261,7 +261,7 @@ def _connected(core: Mask, part: Mask) -> Mask:
         middle = pixels[np.abs(pixels - pixels.mean(axis=0)).sum(axis=1).argmin()]
         core[tuple(middle)] = True
         return core
-    spine: Mask = skeletonize(part)  # type: ignore[no-untyped-call]
+    spine: Mask = skeletonize(part)
     loose: Mask = spine & ~core
     while loose.any():  # ends of the skeleton reach the border, and those of a neighbour there
         ends = loose & (ndimage.convolve((core | loose).astype(np.uint8), AROUND.astype(np.uint8)) <= 2)
@@ -319,5 +319,5 @@ def _inside(cells: Cells, places: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def _filled(shape: tuple[int, ...], outline: Path) -> Mask:
     inside = np.zeros(shape, bool)
-    inside[polygon(outline[:, 0], outline[:, 1], shape)] = True  # type: ignore[no-untyped-call]
+    inside[polygon(outline[:, 0], outline[:, 1], shape)] = True
     return inside

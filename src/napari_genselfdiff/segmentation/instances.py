@@ -147,7 +147,7 @@ def label_instances(
     parts, _ = ndimage.label(mask)
     has_marker = np.zeros(int(parts.max()) + 1, bool)
     has_marker[parts[markers > 0]] = True
-    ids = watershed(-distance, markers, mask=mask & has_marker[parts])  # type: ignore[no-untyped-call]
+    ids = watershed(-distance, markers, mask=mask & has_marker[parts])
     ids = np.where(mask & ~has_marker[parts], parts + markers.max(initial=0), ids)
     return _renumbered(ids, how.min_area, held)
 

@@ -70,7 +70,8 @@ def adapt_pretext(
     session: Session, *, seconds: float, steps: int | None, seed: int, cancel: CancelToken | None
 ) -> Iterator[Event]:
     """Continue the pretext on the tissue of the project's slides; see `Session.adapt`."""
-    from napari_genselfdiff.diffusion.adaptation import Adaptation, adapt
+    from napari_genselfdiff.diffusion.adaptation import Adaptation, adapt, working_path
+    from napari_genselfdiff.diffusion.pretraining import checkpoint_path
 
     base = library.resolve(session.pretext)
     slides = [slide for slide in session.slides if not slide.missing]
@@ -88,7 +89,7 @@ def adapt_pretext(
             seconds=seconds,
             steps=steps,
             seed=seed,
-            resume=True,
+            resume=checkpoint_path(working_path(output)).exists(),
             few_label_check=check,
             cancel=cancel,
         ):

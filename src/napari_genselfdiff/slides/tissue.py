@@ -160,7 +160,7 @@ def tissue_mask(rgb: NDArray[np.uint8], *, sensitivity: float = 0.5) -> NDArray[
     strongest = ndimage.gaussian_filter(strongest, 1.5)
     low, high = CONTRAST
     spread = np.ptp(strongest[valid]) > low
-    otsu = threshold_otsu(strongest[valid]) if spread else low  # type: ignore[no-untyped-call]
+    otsu = threshold_otsu(strongest[valid]) if spread else low
     threshold = min(max(otsu, low), high) * 4 ** (0.5 - sensitivity)
     mask = ndimage.binary_closing(np.pad(strongest > threshold, 3), iterations=2)[3:-3, 3:-3] & valid
     least = max(4, round(LEAST_SHARE * mask.size))

@@ -77,6 +77,9 @@ class Answering(QObject):
             features=lambda: self._features(session),
         )
         self.instant.kept.connect(layers.refresh)
+        self.instant.answered.connect(
+            lambda _answer: self._tell("The instant answer follows your strokes; Keep answer takes it over.")
+        )
         self.instant.start()
 
     def _features(self, session: Session) -> Features:

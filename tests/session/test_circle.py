@@ -1,0 +1,198 @@
+"""The circle without a window: tasks without a model, stopped fine-tunes, the next place, new cohorts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.diffusion.pretraining import PretrainSettings
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.weights import save_weights
+from napari_genselfdiff.session import Session, Task
+from napari_genselfdiff.slides import slide_from_arrays
+
+Pixels = np.ndarray[Any, Any]
+CPU = Compute(device="cpu", autocast=None, threads=1)
+TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
+SETTINGS = PretrainSettings(
+    patch=32, batch=4, learning_rate=3e-3, warmup=3, zoom=(1.6, 3.2), ema=0.9, objective="features"
+)
+WHOLE = Region(0, 0, 300, 400)
+
+
+def last(events: Iterator[Event]) -> Finished:
+    """The last event."""
+    *_, end = events
+    assert isinstance(end, Finished)
+    return end
+
+
+@pytest.fixture
+def pretext(home: Path) -> Path:
+    """A tiny random network that is the library's pretext."""
+    path = home / "models" / "pretext.safetensors"
+    torch.manual_seed(0)
+    card = {"kind": "pretext", "config": TINY.to_dict(), "settings": asdict(SETTINGS), "name": "pretext"}
+    save_weights(path, UNet(TINY).state_dict(), card, half=True)
+    return path
+
+
+def correct(session: Session, region: Region) -> None:
+    """Accept the truth: what is dark is class 1."""
+    rgb = session.slide.read(region.y, region.x, region.height, region.width)
+    session.annotations.accept(0, region, encode((rgb[..., 0] < 150).astype(np.uint8)))
+
+
+def weights(session: Session, name: str) -> str:
+    """A hash of a version's file."""
+    return hashlib.sha256(session.versions.path(name).read_bytes()).hexdigest()
+
+
+def test_a_task_without_a_model_learns_from_the_pretext(
+    session: Session, pretext: Path, tissue: Pixels
+) -> None:
+    session.start_task(Task.named(["dark"], mpp=0.5))
+    assert session.classes == ("background", "dark")
+    with pytest.raises(UserError, match="no model is chosen"):
+        last(session.segment(WHOLE))
+    correct(session, Region(0, 0, 300, 200))
+    done = last(session.fine_tune(seconds=None, steps=60)).result
+    assert done.version.parent is None
+    session.adopt(done)
+    assert session.segmenter().spec.classes == ("background", "dark")
+    last(session.segment(WHOLE))
+    truth = tissue[:, 240:, 0] < 150
+    predicted = session.labels(0, 0, 240, 300, 160) > 0
+    assert 2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()) > 0.8
+
+
+def test_the_same_corrections_seed_and_steps_make_the_same_weights(session: Session) -> None:
+    correct(session, Region(0, 0, 200, 200))
+    first = last(session.fine_tune(seconds=None, steps=6, seed=3)).result.version
+    assert first.steps == 6
+    again = last(session.fine_tune(seconds=None, steps=first.steps, seed=first.seed)).result.version
+    assert session.segmenter(first.name).unet.state_dict().keys()
+    for (name, one), other in zip(
+        session.segmenter(first.name).unet.state_dict().items(),
+        session.segmenter(again.name).unet.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_a_fine_tune_that_was_stopped_goes_on(session: Session) -> None:
+    correct(session, Region(0, 0, 200, 200))
+    whole = last(session.fine_tune(seconds=None, steps=6)).result.version
+    token = CancelToken()
+    for event in session.fine_tune(seconds=None, steps=6, cancel=token):
+        if isinstance(event, Progress) and event.message == "training" and event.done >= 3:
+            token.cancel()
+    assert isinstance(event, Finished)
+    assert event.cancelled
+    assert "kept" in event.message
+    session.close()
+    again = Session(session.folder, session.slide, compute=CPU)
+    events = list(again.fine_tune(seconds=None, steps=6))
+    assert any(isinstance(event, Progress) and "going on after" in event.message for event in events)
+    assert isinstance(events[-1], Finished)
+    resumed = events[-1].result.version
+    for one, other in zip(
+        again.segmenter(whole.name).unet.state_dict().values(),
+        again.segmenter(resumed.name).unet.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+    assert not list(again.folder.glob("unfinished-*"))
+    again.close()
+
+
+def test_a_stopped_fine_tune_that_cannot_be_read_is_begun_anew(session: Session) -> None:
+    correct(session, Region(0, 0, 200, 200))
+    (session.folder / "unfinished-tiny.safetensors").write_bytes(b"cut off")
+    assert last(session.fine_tune(seconds=None, steps=2)).result.version.steps == 2
+
+
+def test_corrections_of_all_slides_train_and_a_missing_slide_is_left_out(
+    session: Session, tissue: Pixels, tmp_path: Path
+) -> None:
+    correct(session, Region(0, 0, 150, 200))
+    path = tmp_path / "second.png"
+    Image.fromarray(tissue[::-1]).save(path)
+    from napari_genselfdiff.slides import open_slide
+
+    session.activate(session.add_slide(open_slide(path, mpp=0.5)))
+    correct(session, Region(0, 0, 150, 200))
+    both = last(session.fine_tune(seconds=None, steps=2)).result.version
+    assert sorted(both.positions.values()) == [1, 1]
+    session.close()
+    path.unlink()
+    again = Session(session.folder, compute=CPU)
+    first = next(iter(again.slides))
+    first.take(slide_from_arrays(tissue, name="tissue", mpp=0.5))
+    again.activate(first)
+    done = last(again.fine_tune(seconds=None, steps=2))
+    assert list(done.result.version.positions) == [first.fingerprint]
+    assert "second.png is left out" in done.message
+    again.close()
+
+
+def test_the_next_place_is_one_that_nobody_saw(session: Session) -> None:
+    with pytest.raises(UserError, match="nothing is segmented"):
+        session.next_place()
+    last(session.segment(WHOLE))
+    seen: list[Region] = []
+    while (event := last(session.next_place())).result is not None:
+        slide, region = event.result
+        assert slide is session.active
+        assert event.message
+        assert all(region != other for other in seen)
+        seen.append(region)
+        session.visit(slide, region)
+        assert len(seen) < 50
+    assert seen
+    session.close()
+    again = Session(session.folder, session.slide, compute=CPU)
+    assert last(again.next_place()).result is None  # it is remembered
+    again.close()
+
+
+def test_the_pretext_adapts_to_the_slides_and_the_next_fine_tune_begins_with_it(
+    session: Session, pretext: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(60, 200, (24, 24, 3), dtype=np.uint8)
+    rgb = np.asarray(Image.fromarray(small).resize((480, 480), Image.Resampling.BICUBIC))
+    session.activate(session.add_slide(slide_from_arrays(rgb, name="cohort", mpp=0.5)))
+    events = list(session.adapt(seconds=600, steps=60))
+    assert any(isinstance(event, LossPoint) for event in events)
+    assert isinstance(events[-1], Finished)
+    path = events[-1].result
+    assert path == "models/pretext-1.safetensors", events[-1].message
+    session.use_pretext(path)
+    correct(session, Region(0, 0, 200, 200))
+    version = last(session.fine_tune(seconds=None, steps=2)).result.version
+    assert version.parent == "tiny"
+    assert version.settings["pretext"] == "pretext-1.safetensors"
+    session.adopt(replace(last(session.fine_tune(seconds=None, steps=2)).result, accepted=False))
+    session.close()
+    again = Session(session.folder, session.slide, compute=CPU)
+    assert again.pretext.endswith("pretext-1.safetensors")
+    assert len(again.versions) >= 2
+    assert again.adapted_segmenter() is None  # it had its turn
+    check = last(again.check_domain())
+    assert "denoising error" in check.message
+    again.close()
