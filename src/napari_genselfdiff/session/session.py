@@ -11,11 +11,13 @@ from psygnal import Signal
 from napari_genselfdiff.annotations.lock import WriterLock
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event
+from napari_genselfdiff.files import is_refusal
 from napari_genselfdiff.geometry import Region, layer_count
 from napari_genselfdiff.session.model import SessionModel
 from napari_genselfdiff.session.slide import SessionSlide
 from napari_genselfdiff.session.slides import SessionSlides
 from napari_genselfdiff.session.state import read_state
+from napari_genselfdiff.session.task import Task
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.slides.tissue import SlideTissue
 
@@ -53,7 +55,8 @@ class Session(SessionModel):
     ----------
     folder : Path
     read_only : bool
-        Another window writes into the session.
+        Another window writes into the session, or it cannot be written.
+    why_read_only : UserError or None
     slides : SessionSlides
     versions : Versions
     notices : list of str
@@ -87,7 +90,12 @@ class Session(SessionModel):
         self._compute = compute
         self._pace: Pace | None = None
         super().__init__(Path(folder), read_state(Path(folder)))
-        self._lock = WriterLock.acquire(self.folder)
+        self._lock: WriterLock | None = None
+        self.why_read_only: UserError | None = None
+        try:
+            self._lock = WriterLock.take(self.folder)
+        except UserError as error:
+            self.why_read_only = error
         self.read_only = self._lock is None
         self.slides = SessionSlides(self.folder, self._state, read_only=self.read_only, author=author)
         self._active = self.slides.find(self._state.active)
@@ -153,7 +161,7 @@ class Session(SessionModel):
             If its file was changed since it was annotated here.
         """
         known = self.slides.add(slide)
-        self.save()
+        self._save_or_look()
         self.slides_changed.emit()
         return known
 
@@ -167,10 +175,12 @@ class Session(SessionModel):
         """
         _ = slide.slide  # what is missing is told before anything changes
         slide.annotations.model = self.model_tag()
+        if slide.annotations.why_read_only is not None and not self.read_only:
+            self.read_only, self.why_read_only = True, slide.annotations.why_read_only
         if slide is self._active and self._state.active == slide.fingerprint:
             return
         self._active, self._state.active = slide, slide.fingerprint
-        self.save()
+        self._save_or_look()
         self.slide_changed.emit(slide.fingerprint)
 
     def set_mpp(self, mpp: float) -> None:
@@ -210,13 +220,31 @@ class Session(SessionModel):
     def use_model(self, name: str) -> None:
         """Choose a version; see `SessionModel.use_model`. What is drawn from now on names it."""
         super().use_model(name)
+        self._name_model()
+
+    def start_task(self, task: Task) -> None:
+        """Begin a task without a model; see `SessionModel.start_task`."""
+        super().start_task(task)
+        self._name_model()
+
+    def _name_model(self) -> None:
+        """Let the journal name the model in use in what is drawn from now on."""
         if self._active is not None:
             self._active.annotations.model = self.model_tag()
 
     def save(self) -> None:
-        """Write ``session.json``; nothing when another window writes into the session."""
+        """Write ``session.json``; nothing when the session is open for looking only."""
         if not self.read_only:
             self._state.write(self.folder)
+
+    def _save_or_look(self) -> None:
+        """Write ``session.json``; on a disk that does not take it, the session is for looking only."""
+        try:
+            self.save()
+        except UserError as error:
+            if not is_refusal(error):
+                raise
+            self.read_only, self.why_read_only = True, error
 
     def close(self) -> None:
         """Finish writing and release the session's folder; safe to call twice."""
@@ -307,13 +335,7 @@ class Session(SessionModel):
         self.save()
 
     def check_domain(self, *, cancel: CancelToken | None = None) -> Iterator[Event]:
-        """Compare the slide that is looked at with what the pretext was trained on.
-
-        Yields
-        ------
-        Event
-            `Progress`, then `Finished` with a `DomainCheck`, or None when it was cancelled.
-        """
+        """Compare the slide that is looked at with what the pretext was trained on; see `check_domain`."""
         from napari_genselfdiff.session.cohorts import check_slide
 
         return check_slide(self, cancel)
@@ -328,11 +350,8 @@ class Session(SessionModel):
     ) -> Iterator[Event]:
         """Continue the pretext on unlabelled tissue of all slides; what was stopped goes on.
 
-        Yields
-        ------
-        Event
-            As `adapt` does; the result is the path of the new pretext, relative to the session, or None when
-            it is not kept. `use_pretext` puts it to use.
+        Yields the events of `adaptation.adapt`; the result is the path of the new pretext, relative to the
+        session, or None when it is not kept. `use_pretext` puts it to use.
         """
         from napari_genselfdiff.session.cohorts import adapt_pretext
 

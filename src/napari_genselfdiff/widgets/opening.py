@@ -188,8 +188,8 @@ class Opening(QObject):
         session = Session(folder, slide, author=wishes.author if wishes is not None else "")
         self.session = session
         notices = [*session.notices, session.annotations.recovered or ""]
-        if session.read_only:
-            notices.append("This project is open in another window: it can be looked at here, not changed.")
+        if session.why_read_only is not None:
+            notices.append(f"It can be looked at here, not changed: {session.why_read_only}")
         self._tell(" ".join(filter(None, notices)) or "Ready.")
         if session.current is None and session.task is None:
             self.guarded(lambda: session.use_model(library.DEFAULT_SEGMENTER))
