@@ -1,12 +1,13 @@
-"""Which features and which classifier answer strokes best?
+"""Say which features and which classifier answer strokes best.
 
     python benchmarks/first_gear.py DATA --json docs/benchmarks/first-gear.json
 
-``DATA`` holds ``monuseg`` and ``glas``. On each image a person is simulated: in every round two brush strokes
-of 5 pixels width are painted for each class, at places where the current answer is wrong (at first anywhere);
-a stroke stays on what it should label. The classifier is fitted anew, and Dice is counted on what was not
-painted. Every method has its own strokes, because places where another one is wrong teach it less: with the
-strokes of the reference the others fell behind by up to 0.1. With ``--strokes random`` all have the same ones.
+``DATA`` holds ``monuseg`` and ``glas``. On each image a person is simulated: in every round two brush
+strokes, 5 pixels wide, are painted for each class, at places where the current answer is wrong (at first
+anywhere); a stroke stays on what it should label. The classifier is fitted anew, and Dice is counted on what
+was not painted. Every method has its own strokes: places where another one is wrong teach it less, and with
+the strokes of the reference the others fall behind by up to 0.1. With ``--strokes random`` all have the same
+ones. How long an answer takes is measured by ``first_gear_speed.py``.
 
 The reference is a random forest on scikit-image's multiscale features (``forest.py``), which is what Labkit,
 ilastik and QuPath's pixel classifier do.
@@ -26,18 +27,20 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.neural_network import MLPClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import forest
 from label_efficiency import examples, tasks
 from napari_genselfdiff.diffusion.frozen import frozen_levels, margin_for
+from napari_genselfdiff.diffusion.objectives.base import TASK_TIMESTEP
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.finetuning.examples import Example
-from napari_genselfdiff.finetuning.pixels import fit_linear
+from napari_genselfdiff.finetuning.feature_tiles import KNOWN
+from napari_genselfdiff.finetuning.pixels import fit_pixels
 from napari_genselfdiff.models.library import resolve
 from napari_genselfdiff.segmentation.network import load_segmenter
 
@@ -47,8 +50,8 @@ Model = Callable[[Features], NDArray[np.floating[Any]]]
 """Features of pixels to the probability of the foreground."""
 Fit = Callable[[Features, Classes], Model]
 
-ROUNDS = 5
-REPORTED = (1, 3, 5)
+ROUNDS = 4
+REPORTED = (1, 2, 4)
 STROKES = 2
 """New strokes a class and round."""
 LENGTH, RADIUS = 24, 2
@@ -60,38 +63,31 @@ LATTICE = 2
 REFERENCE = "scikit-image", "random forest"
 
 
-def network_features(network: UNet, rgb: NDArray[np.uint8], timestep: int) -> dict[str, Features]:
-    """Features of all pixels: the network's, the hand-made ones, each of shape (pixels, features)."""
+def levels(network: UNet, rgb: NDArray[np.uint8], timestep: int, **which: Any) -> Features:
+    """Features of all pixels of an image, which is mirrored beyond its border; shape (pixels, features)."""
     margin, stride = margin_for(network), network.config.stride
     height, width = rgb.shape[:2]
-    grown = np.pad(
-        rgb,
-        ((margin, margin + -height % stride), (margin, margin + -width % stride), (0, 0)),
-        mode="symmetric",
-    )
+    beyond = ((margin, margin + -height % stride), (margin, margin + -width % stride), (0, 0))
+    grown = to_unit_range(np.pad(rgb, beyond, mode="symmetric")[None])
     rows, columns = (torch.from_numpy(part.ravel()) for part in np.mgrid[:height, :width])
-    found = {}
-    for name, which in (("network", {"measures": False}), ("hand-made", {"known": False})):
-        with torch.inference_mode():
-            levels = frozen_levels(network, to_unit_range(grown[None]), timestep, margin=margin, **which)
-        found[name] = levels.at(rows, columns).numpy()
-    return found
+    with torch.inference_mode():
+        found = frozen_levels(network, grown, timestep, margin=margin, **which)
+    return found.at(rows, columns).numpy()
 
 
 def all_features(rgb: NDArray[np.uint8]) -> dict[str, Features]:
     """Every set of features of an image."""
     pretext, _ = load_pretext(resolve("pretext"))
     segmenter = load_segmenter(resolve("nuclei"))
-    ours = network_features(pretext, rgb, 50)
-    theirs = network_features(segmenter.unet, rgb, segmenter.spec.timestep)
-    scikit = forest.features(rgb).reshape(len(ours["network"]), -1)
+    network = levels(pretext, rgb, TASK_TIMESTEP, says=False, measures=False)
+    measures = levels(pretext, rgb, TASK_TIMESTEP, says=False, known=0)
     return {
-        "scikit-image": scikit,
-        "hand-made": ours["hand-made"],
-        "network": ours["network"],
-        "both": np.concatenate([ours["network"], ours["hand-made"]], axis=1),
-        "segmenter": theirs["network"],
-        "segmenter, both": np.concatenate([theirs["network"], ours["hand-made"]], axis=1),
+        "scikit-image": forest.features(rgb).reshape(len(network), -1),
+        "hand-made": measures,
+        "network": network,
+        "both": np.concatenate([network, measures], axis=1),
+        "first gear, pretext": levels(pretext, rgb, TASK_TIMESTEP, known=KNOWN),
+        "first gear, nuclei model": levels(segmenter.unet, rgb, segmenter.spec.timestep, known=KNOWN),
     }
 
 
@@ -105,41 +101,41 @@ def scikit(make: Callable[[], Any]) -> Fit:
     return fit
 
 
-def linear(x: Features, y: Classes) -> Model:
-    """The package's logistic regression, both classes counting the same."""
+def ours(x: Features, y: Classes) -> Model:
+    """The package's classifier, both classes counting the same."""
     share = (1 / np.bincount(y))[y].astype(np.float32)
-    model = fit_linear(
+    model = fit_pixels(
         torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), torch.from_numpy(share), count=2
     )
     return lambda z: model.of(torch.from_numpy(z)).softmax(dim=1)[:, 1].numpy()
 
 
-def mean_of(*fits: Fit) -> Fit:
-    """Mean probability of several classifiers."""
-
-    def fit(x: Features, y: Classes) -> Model:
-        models = [one(x, y) for one in fits]
-        return lambda z: np.mean([model(z) for model in models], axis=0)
-
-    return fit
+def logistic() -> Any:
+    """A logistic regression on standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
 
 
-def perceptron() -> Any:
-    """One hidden layer of 64."""
-    return make_pipeline(StandardScaler(), MLPClassifier((64,), alpha=1.0, max_iter=40, random_state=0))
-
-
-extra = scikit(lambda: ExtraTreesClassifier(50, min_samples_leaf=2, random_state=0))
 CLASSIFIERS: dict[str, Fit] = {
-    "logistic": linear,
+    "logistic": scikit(logistic),
     "random forest": scikit(lambda: RandomForestClassifier(100, min_samples_leaf=2, random_state=0)),
-    "extra trees": extra,
+    "extra trees": scikit(lambda: ExtraTreesClassifier(50, min_samples_leaf=2, random_state=0)),
     "boosted trees": scikit(
         lambda: HistGradientBoostingClassifier(max_iter=60, early_stopping=False, random_state=0)
     ),
-    "perceptron": scikit(perceptron),
-    "logistic + extra trees": mean_of(linear, extra),
+    "perceptron": ours,
 }
+FULL = ("logistic", "random forest", "boosted trees", "perceptron")
+METHODS = [
+    REFERENCE,
+    ("first gear, pretext", "perceptron"),
+    ("first gear, nuclei model", "perceptron"),
+    ("first gear, pretext", "extra trees"),
+    ("first gear, nuclei model", "extra trees"),
+    ("scikit-image", "extra trees"),
+    ("scikit-image", "perceptron"),
+    *((features, classifier) for features in ("hand-made", "network", "both") for classifier in FULL),
+]
+FIRST = METHODS[:4]
 
 
 def stroke(
@@ -209,40 +205,41 @@ def middle(example: Example) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Mean Dice over images and seeds, and the difference from the reference on the same ones."""
     for name in dict.fromkeys(row["set"] for row in rows):
-        print(
-            f"\n| {name} | "
-            + " | ".join(f"round {r}" for r in REPORTED)
-            + " | against the reference | fit, answer |"
-        )
-        print("| --- " * (len(REPORTED) + 3) + "|")
         mine = [row for row in rows if row["set"] == name]
-        base = {
-            (row["image"], row["seed"]): row
-            for row in mine
-            if (row["features"], row["classifier"]) == REFERENCE
-        }
+        heads = [
+            name,
+            *(f"round {r}" for r in REPORTED),
+            "above the reference",
+            "images",
+            "fit, answer (CPU)",
+        ]
+        print("\n| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
         for key in dict.fromkeys((row["features"], row["classifier"]) for row in mine):
             same = [row for row in mine if (row["features"], row["classifier"]) == key]
             dice = np.array([[row["rounds"][r - 1]["dice"] for r in REPORTED] for row in same])
-            gains = np.array(
-                [
-                    np.mean(
-                        [
-                            a["dice"] - b["dice"]
-                            for a, b in zip(row["rounds"], base[at]["rounds"], strict=True)
-                        ]
-                    )
-                    for row in same
-                    if (at := (row["image"], row["seed"])) in base
-                ]
-            )
-            error = gains.std() / max(1, len(gains)) ** 0.5
+            scores = [f"{m:.3f} ± {s:.3f}" for m, s in zip(dice.mean(0), dice.std(0), strict=True)]
+            gain, error = gain_over_reference(same, mine)
             fit = np.mean([row["rounds"][-1]["fit"] for row in same])
             answer = np.mean([row["rounds"][-1]["answer"] for row in same])
-            cells = " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(dice.mean(0), dice.std(0), strict=True))
-            print(
-                f"| {key[0]}, {key[1]} | {cells} | {gains.mean():+.3f} ± {error:.3f} | {fit:.2f}, {answer:.2f} s |"
-            )
+            cells = [", ".join(key), *scores, f"{gain:+.3f} ± {error:.3f}", str(len(same))]
+            print("| " + " | ".join([*cells, f"{fit:.2f} s, {answer:.2f} s/Mpx"]) + " |")
+
+
+def gain_over_reference(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> tuple[float, float]:
+    """Mean difference of Dice from the reference over images and rounds, with its standard error."""
+    base = {
+        (row["image"], row["seed"]): np.array([one["dice"] for one in row["rounds"]])
+        for row in others
+        if (row["features"], row["classifier"]) == REFERENCE
+    }
+    gains = np.array(
+        [
+            np.mean([one["dice"] for one in row["rounds"]]) - base[at].mean()
+            for row in rows
+            if (at := (row["image"], row["seed"])) in base
+        ]
+    )
+    return float(gains.mean()), float(gains.std() / max(1, len(gains) - 1) ** 0.5)
 
 
 def main() -> None:
@@ -253,18 +250,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8, help="of each set")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--part", choices=("training", "test"), default="test")
+    parser.add_argument("--sets", nargs="*", default=["glands", "nuclei"])
     parser.add_argument("--strokes", choices=("own", "random"), default="own")
-    parser.add_argument("--features", nargs="*", default=None)
-    parser.add_argument("--classifiers", nargs="*", default=list(CLASSIFIERS))
+    parser.add_argument("--first", action="store_true", help="the reference and the first gear only")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-    known = {
-        (row["set"], row["image"], row["seed"], row["features"], row["classifier"], row["strokes"])
-        for row in rows
-    }
+    names = ("set", "image", "seed", "features", "classifier", "strokes")
+    known = {tuple(row[part] for part in names) for row in rows}
     sets = tasks(arguments.data)
     for index in range(arguments.images):
-        for name, task in sets.items():
+        for name in arguments.sets:
+            task = sets[name]
             items = getattr(task, arguments.part)
             (example,) = examples(task, [items[index * len(items) // arguments.images]])
             rgb, truth = middle(example)
@@ -272,22 +268,18 @@ def main() -> None:
                 continue
             measured = all_features(rgb)
             for seed in range(arguments.seeds):
-                for features in arguments.features or measured:
-                    for classifier in arguments.classifiers:
-                        if features == "scikit-image" and classifier in ("boosted trees",):
-                            continue
-                        key = (name, example.name, seed, features, classifier, arguments.strokes)
-                        if key in known:
-                            continue
-                        rounds = session(
-                            truth,
-                            measured[features],
-                            CLASSIFIERS[classifier],
-                            seed=seed,
-                            own=arguments.strokes == "own",
-                        )
-                        names = ("set", "image", "seed", "features", "classifier", "strokes")
-                        rows.append(dict(zip(names, key, strict=True)) | {"rounds": list(rounds)})
+                for features, classifier in FIRST if arguments.first else METHODS:
+                    key = (name, example.name, seed, features, classifier, arguments.strokes)
+                    if key in known:
+                        continue
+                    rounds = session(
+                        truth,
+                        measured[features],
+                        CLASSIFIERS[classifier],
+                        seed=seed,
+                        own=arguments.strokes == "own",
+                    )
+                    rows.append(dict(zip(names, key, strict=True)) | {"rounds": list(rounds)})
                 arguments.json.write_text(json.dumps(rows) + "\n")
         print_table([row for row in rows if row["strokes"] == arguments.strokes])
 

@@ -41,7 +41,7 @@ def test_every_level_of_the_decoder_and_what_is_measured_are_there(config: UNetC
     assert found.strides == (config.stride, *(config.stride >> k for k in range(1, len(found.strides))))
     assert found.strides[-1] == 1
     # Five measures of three channels at every resolution, and the colour of the pixel itself.
-    assert found.width == sum(net.level_widths) + 15 * len(found.strides) + 3
+    assert found.width == sum(net.level_widths) + 3 + 15 * len(found.strides) + 3
     assert found.nbytes < 2 * found.width * SIDE**2
 
 
@@ -75,11 +75,16 @@ def test_features_do_not_depend_on_how_an_image_is_cut() -> None:
     np.testing.assert_allclose(cut.mapped(weights, bias), inside, atol=0.02)
 
 
-def test_one_kind_of_features_can_be_left_out() -> None:
+def test_parts_can_be_left_out() -> None:
     net = network(SMALL)
     x, margin = image(net), margin_for(net)
     with torch.inference_mode():
-        known = frozen_levels(net, x, 50, margin=margin, measures=False)
-        measured = frozen_levels(net, x, 50, margin=margin, known=False)
+        known = frozen_levels(net, x, 50, margin=margin, says=False, measures=False)
+        finest = frozen_levels(net, x, 50, margin=margin, known=1, says=False, measures=False)
+        said = frozen_levels(net, x, 50, margin=margin, known=0, measures=False)
+        measured = frozen_levels(net, x, 50, margin=margin, known=0, says=False)
+        expected = net(x, torch.tensor([50]), margin=margin)[0]
     assert known.width == sum(net.level_widths)
-    assert known.width + measured.width == levels(net, x).width
+    assert (finest.width, finest.strides) == (net.feature_width, (1,))
+    assert known.width + said.width + measured.width == levels(net, x).width
+    np.testing.assert_allclose(said.maps[0].float(), expected, atol=2e-3)

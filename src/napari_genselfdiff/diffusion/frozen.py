@@ -1,10 +1,9 @@
 """What a network that is not trained knows of each pixel, and what classical image analysis measures there.
 
-The levels of the decoder, as Baranchuk et al. 2022 (arXiv 2112.03126) use them, are kept at their own
-resolutions: a pixel of the compact network has 496 features, and they take 31 numbers a pixel. A pixel's
-features are those of every level, interpolated bilinearly. Interpolation is linear, so a linear map of all
-features is the sum of the levels' own, each enlarged afterwards: classifying a view costs what the levels
-cost, not what 496 numbers a pixel would.
+Levels of the decoder (Baranchuk et al. 2022, arXiv 2112.03126) are kept at their own resolutions, and so are
+the measures. A pixel's features are those of every level, interpolated bilinearly. Interpolation is linear:
+a linear map of all features is the sum of the levels' own, each enlarged afterwards. It costs, and the
+features take, a fraction of what all of them at full resolution would.
 """
 
 from __future__ import annotations
@@ -107,7 +106,14 @@ class Levels:
 
 
 def frozen_levels(
-    network: UNet, images: Tensor, timestep: int, *, margin: int, known: bool = True, measures: bool = True
+    network: UNet,
+    images: Tensor,
+    timestep: int,
+    *,
+    margin: int,
+    known: int | None = None,
+    says: bool = True,
+    measures: bool = True,
 ) -> Levels:
     """Features of one image.
 
@@ -121,32 +127,46 @@ def frozen_levels(
         What the network is told of the noise, of which there is none.
     margin : int
         Pixels at every border that are seen only, a multiple of the stride, at least `margin_for`.
-    known, measures : bool
-        Whether to take the network's levels, and the hand-made features of the same resolutions: mean,
-        gradient, Hessian and deviation of haematoxylin, eosin and brightness.
+    known : int, optional
+        So many of the decoder's finest levels; all of them by default.
+    says : bool
+        Whether to take the output of the network, too.
+    measures : bool
+        Whether to take hand-made features at all resolutions of the decoder: mean, gradient, Hessian and
+        deviation of haematoxylin, eosin and brightness, and the colour of the pixel.
     """
     inner = images.shape[-2] - 2 * margin, images.shape[-1] - 2 * margin
-    strides = tuple(network.config.stride >> index for index in range(len(network.level_widths)))
+    count = len(network.level_widths)
+    strides = tuple(network.config.stride >> index for index in range(count))
     found: list[list[Tensor]] = [[] for _ in strides]
-    if known:
+    first = 0 if known is None else count - known
+    if says or first < count:
         levels = network.pyramid(images, torch.tensor([timestep], device=images.device), margin=margin)
-        for parts, level, stride in zip(found, levels, strides, strict=True):
-            parts.append(_around(level.float(), inner, stride))
+        for index in range(first, count):
+            found[index].append(_around(levels[index].float(), inner, strides[index]))
+        if says:
+            found[-1].append(network.output(levels[-1]).float())
     if measures:
         with torch.autocast(images.device.type, enabled=False):
             density = stain.densities(images)[:, :2]
-            maps = measured(torch.cat([density, images.amin(dim=1, keepdim=True)], dim=1), len(strides))
+            maps = measured(torch.cat([density, images.amin(dim=1, keepdim=True)], dim=1), count)
         for parts, level, stride in zip(found, maps[::-1], strides, strict=True):
             parts.append(_around(level, inner, stride))
-        found[-1].append(_around(images, inner, strides[-1]))
-    joined = (torch.cat(parts, dim=1)[0].clamp(-LIMIT, LIMIT).half().contiguous() for parts in found)
-    return Levels(tuple(joined), strides)
+        found[-1].append(_around(images, inner, 1))
+    pairs = [
+        (torch.cat(parts, dim=1)[0], stride) for parts, stride in zip(found, strides, strict=True) if parts
+    ]
+    joined = (level.clamp(-LIMIT, LIMIT).half().contiguous() for level, _ in pairs)
+    return Levels(tuple(joined), tuple(stride for _, stride in pairs))
 
 
 def margin_for(network: UNet) -> int:
-    """Pixels around a part that its features depend on, a multiple of the stride."""
-    stride = network.config.stride
-    return max(network.config.reach, (MEASURE_REACH + HALO) * stride)
+    """Pixels around a part that its features depend on, a multiple of the stride.
+
+    Of a network that sees the whole tile, what the hand-made features need.
+    """
+    needed = (MEASURE_REACH + HALO) * network.config.stride
+    return max(network.config.reach, needed) if network.config.tile_independent else needed
 
 
 def _around(level: Tensor, inner: tuple[int, int], stride: int) -> Tensor:

@@ -20,7 +20,7 @@ from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.inference import Window, read_mirrored
+from napari_genselfdiff.segmentation.inference import Tiling, Window, read_mirrored
 from napari_genselfdiff.segmentation.network import Segmenter
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ BLOCK = 3
 """Tiles a side that are computed at once: what is seen around them is shared."""
 CACHE_BYTES = 512 * 2**20
 """Features of about five million pixels of the compact network."""
+KNOWN = 2
+"""Levels of the decoder that are used, the finest ones: with all of them strokes are learned by heart."""
 
 Place = tuple[int, int]
 """Row and column of a tile on the grid of a slide."""
@@ -94,7 +96,7 @@ class FeatureTiles:
         self._timestep = network.spec.timestep if isinstance(network, Segmenter) else TASK_TIMESTEP
         unet = network.unet if isinstance(network, Segmenter) else network
         self._network = folded(unet.eval(), self._timestep)
-        self._margin = margin_for(unet)
+        self._margin = max(Tiling.of(unet.config).margin, margin_for(unet))
         self._block = BLOCK if unet.config.tile_independent else 1
         self._compute = compute
         self._max_bytes = max_bytes
@@ -158,6 +160,7 @@ class FeatureTiles:
                     to_unit_range(rgb[None]).to(device),
                     self._timestep,
                     margin=margin,
+                    known=KNOWN,
                 )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

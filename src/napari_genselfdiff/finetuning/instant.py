@@ -29,7 +29,7 @@ from napari_genselfdiff.finetuning.feature_tiles import (
     tile_region,
     tiles_of,
 )
-from napari_genselfdiff.finetuning.pixels import PixelClassifier, fit_linear
+from napari_genselfdiff.finetuning.pixels import PixelClassifier, fit_pixels
 from napari_genselfdiff.finetuning.strokes import KEPT, Painted
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import MAX_CLASSES, Segmenter
@@ -274,7 +274,7 @@ class InstantTask:
         weight = np.concatenate([found.weight for found in samples])[chosen]
         # Every class counts the same, however much of it was painted.
         share = weight / np.bincount(classes, weight)[classes]
-        classifier = fit_linear(
+        classifier = fit_pixels(
             features,
             torch.from_numpy(classes),
             torch.from_numpy(share.astype(np.float32)),
