@@ -151,9 +151,10 @@ def main() -> None:
             means = {k: float(np.mean([row[k] for row in mine])) for k in ("drawn", "rest", "others")}
             text = "  ".join(f"{key} {value:+.3f}" for key, value in means.items())
             print(f"{amount:13s} {name:32s} {text}  {time.perf_counter() - began:.0f} s", flush=True)
-    if arguments.json:
-        options = {"steps": arguments.steps, "images": arguments.images, "start on others": base}
-        arguments.json.write_text(json.dumps({"options": options, "rows": rows}, indent=1) + "\n")
+            if arguments.json:
+                options = {"steps": arguments.steps, "images": arguments.images, "start on others": base}
+                text = json.dumps({"options": options, "rows": rows}, indent=1)
+                arguments.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 r"""Whether the gate keeps a model good when a third of the corrections are wrong.
 
-A session of many rounds. In each, one window of a training image is corrected as a whole: honestly, or, by
-chance in one of three, wrongly: foreground and background exchanged, all foreground, all background, or the
+A session of many rounds. In each, one window of a training image is corrected as a whole: honestly, or, in
+one round of three, wrongly: foreground and background exchanged, all foreground, all background, or the
 truth moved by three quarters of a nucleus. Wrong windows fall into the held-out fifth as well, and stay in
 the journal. All corrections so far train a copy of the model in use, through the code that the window uses;
 the gate decides, and what it accepted is the model of the next round. Dice is measured on a mosaic of images
@@ -136,8 +136,9 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     places: dict[int, Place] = {}
     wrong: list[str | None] = []
     log: list[dict[str, Any]] = []
+    spoil = rng.permutation(arguments.rounds) < round(WRONG * arguments.rounds)
     for number in range(arguments.rounds):
-        kind = str(rng.choice(KINDS)) if rng.random() < WRONG else None
+        kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
         stem = str(stems[rng.integers(len(stems))])
         outlines.append(outline(stem, images[stem], rng, kind))

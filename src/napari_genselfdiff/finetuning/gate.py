@@ -17,7 +17,7 @@ from napari_genselfdiff.finetuning.exam import Answers, dice
 DRAWS = 2000
 SLIDES = 3
 """From so many slides on, the bootstrap draws slides: the regions of one are alike."""
-NOISE = 10.0
+NOISE = 20.0
 """Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
 FEWEST = 5
 """Regions below which nothing can be told."""
