@@ -103,6 +103,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     run(files, tmp_path / "parts.safetensors", steps=3, resume=True)
     events = run(files, tmp_path / "parts.safetensors", resume=True)
 
+    # Those with larger numbers are what the finished network is calibrated on.
+    seen, uninterrupted = ([one for one in all_ if one[0] < 2**32] for all_ in (seen, uninterrupted))
     assert [step for step, _ in seen] == [0, 1, 2, 3]
     assert seen == uninterrupted
     assert noise[4:] == noise[:4]

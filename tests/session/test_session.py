@@ -75,7 +75,7 @@ def test_cancel_keeps_the_tiles_that_are_done(session: Session) -> None:
 
 
 def test_fine_tuning_learns_and_the_parent_stays(session: Session, tissue: np.ndarray[Any, Any]) -> None:
-    accept_truth(session, tissue, Region(0, 0, 300, 200))
+    accept_truth(session, tissue, WHOLE)
     end = last(session.fine_tune(seconds=600, steps=150))
     assert isinstance(end.result, Round)
     version = end.result.version

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from napari_genselfdiff.widgets.colors import PALETTE, class_color, label_colormap
+from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, PALETTE, class_color, label_colormap
 
 # Machado, Oliveira and Fernandes 2009, severity 1: on linear RGB.
 VISION = {
@@ -56,7 +56,7 @@ def test_every_class_differs_from_stained_tissue(vision: str) -> None:
 
 def test_the_user_may_choose_colours() -> None:
     chosen = label_colormap(4, ["", "#123456"])
-    assert set(chosen.color_dict) == {None, 0, 1, 2, 3}
+    assert set(chosen.color_dict) == {None, 0, 1, 2, 3, PAINTED_BACKGROUND}
     np.testing.assert_allclose(chosen.color_dict[2][:3], np.array([0x12, 0x34, 0x56]) / 255, atol=1e-6)
     assert class_color(1, ["", "#123456"]) == PALETTE[0]
     assert class_color(17) == PALETTE[0]

@@ -12,7 +12,7 @@ import pytest
 from napari_genselfdiff.annotations import classes_of, encode, is_accepted
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.session import Session
+from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.slides import slide_from_arrays
 from napari_genselfdiff.widgets.instant import InstantAnswer
 from napari_genselfdiff.widgets.view import show_region
@@ -128,9 +128,9 @@ def test_the_answer_follows_the_view_and_late_ones_are_thrown_away(
     generation = answering.instant._generation
     show_region(answering.viewer, answering.image, THERE)
     answering.answers.clear()
-    wait_for(lambda: bool(answering.answers) and answering.instant._generation > generation)
+    wait_for(lambda: bool(answering.answers) and answering.answers[-1].view.grid.intersection(THERE) == THERE)
+    assert answering.instant._generation > generation
     grid = answering.answers[-1].view.grid
-    assert grid.intersection(THERE) == THERE
     corner = answering.image.world_to_data(answering.instant.layer.data_to_world((0, 0)))
     np.testing.assert_allclose(corner, (grid.y, grid.x), atol=1e-6)
     assert [shown(answering, y, x) for y, x in ((420, 500), (440, 520))] == [1, 0]
@@ -161,7 +161,7 @@ def test_there_is_nothing_to_keep_before_there_is_an_answer(window: Window) -> N
 def test_a_task_without_a_model_starts_from_the_pretext(
     window: Window, wait_for: Callable[..., None]
 ) -> None:
-    window.session.current = None
+    window.session.start_task(Task.named(["tumour"], mpp=0.5))
     window.instant.start()
     window.paint(137, 137, 1)
     window.paint(117, 117, 0)

@@ -279,7 +279,9 @@ class Outlines(QObject):
         tiles = [tile for tile in self._wanted if tile.intersection(view) is not None]
         for tile in sorted(tiles, key=lambda tile: float(np.linalg.norm(tile.centre - middle))):
             self._queue.submit(
-                partial(self._lines_of, turn, place, tile), partial(self._show, turn, tile), self.failed.emit
+                partial(self._lines_of, turn, place, tile),
+                partial(self._show, turn, place, tile),
+                self.failed.emit,
             )
 
     def _lines_of(self, turn: int, place: Place, tile: Region) -> NDArray[np.uint8] | None:
@@ -298,8 +300,8 @@ class Outlines(QObject):
         y, x = here.y - box.y, here.x - box.x
         return lines[y : y + tile.height, x : x + tile.width]
 
-    def _show(self, turn: int, tile: Region, lines: NDArray[np.uint8] | None) -> None:
-        if lines is None or turn != self._round or self.layer is None:
+    def _show(self, turn: int, place: Place, tile: Region, lines: NDArray[np.uint8] | None) -> None:
+        if lines is None or turn != self._round or place is not self._place or self.layer is None:
             return
         self._wanted.discard(tile)
         part = np.s_[tile.y : tile.bottom, tile.x : tile.right]
