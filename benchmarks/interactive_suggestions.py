@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from napari_genselfdiff.finetuning.suggestions import SegmentedSlide, Suggestion, next_place
 from numpy.typing import NDArray
 
 from interactive_learners import CLASSES, result_of
 from interactive_project import WINDOW, Page, Place, free_places
 from napari_genselfdiff.events import TileDone
+from napari_genselfdiff.finetuning.suggestions import SegmentedSlide, Suggestion, next_place
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.store import PredictionStore
 
