@@ -1,14 +1,17 @@
 """Do suggested places teach more than random ones? A quick comparison of ways to choose them.
 
-A pool of images is segmented by a model that has learned from one window. In each round two windows are
-chosen, corrected with their true labels, and the model is fine-tuned briefly on all corrected windows; Dice
-is scored on images of other patients. The strategies differ in the choice alone:
+A pool of images is segmented by a model that has learned from one window. In each round one window is chosen,
+corrected with its true labels, and the model learns from all corrected windows; Dice is scored on images of
+other patients (GlaS) or other images (MoNuSeg). The strategies differ in the choice alone:
 
 - ``random``: any window that was not seen
 - ``uncertain``: the highest mean uncertainty, nothing else
-- ``suggested``: what the plugin suggests (uncertainty, look and place)
-- ``look``: uncertainty and look; ``place``: uncertainty and place
-- ``novel``: the look that is least like what was seen, whatever the model says
+- ``suggested``: what the plugin suggests
+- others: parts of it, see ``STRATEGIES``
+
+The model is a logistic regression on the pretext's features and hand-made ones (``--learner linear``, a
+second a round, so that many seeds can be run), or the network itself, fine-tuned for some steps a round
+(``network``).
 
     python benchmarks/suggestions.py DATA --json docs/benchmarks/suggestions.json
 """
@@ -20,9 +23,10 @@ import json
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from label_efficiency import Task, examples, tasks
 from napari_genselfdiff.compute import choose_compute
@@ -33,6 +37,7 @@ from napari_genselfdiff.finetuning.loop import FineTuneSettings, fine_tune
 from napari_genselfdiff.finetuning.scoring import mean_dice, predict_image
 from napari_genselfdiff.finetuning.suggestions import (
     Acquisition,
+    Looks,
     Place,
     SegmentedSlide,
     Suggestion,
@@ -40,21 +45,108 @@ from napari_genselfdiff.finetuning.suggestions import (
 )
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.library import resolve
-from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, load_segmenter
+from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, load_segmenter
 from napari_genselfdiff.segmentation.store import PredictionStore
 from napari_genselfdiff.slides import slide_from_arrays
+from probe import BLOCK, Linear, block_labels, handmade_features, network_features
 
-EVERYTHING = 10_000
 STRATEGIES = {
     "random": None,
-    "uncertain": Acquisition(candidates=1),
+    "uncertain": Acquisition(kinds=False, typical=0, nearness=0),
+    "uncertain, apart": Acquisition(kinds=False, typical=0),
+    "uncertain, typical": Acquisition(kinds=False),
+    "kinds, uncertain": Acquisition(typical=0),
+    "kinds, typical": Acquisition(uncertainty=0),
     "suggested": Acquisition(),
-    "look": Acquisition(nearness=0),
-    "place": Acquisition(novelty=0),
-    "novel": Acquisition(candidates=EVERYTHING, uncertainty=0, novelty=10, nearness=0),
 }
 WINDOWS = {"glands": 96, "nuclei": 128}
-A_ROUND = 2
+
+
+class Network:
+    """The segmenter, fine-tuned a little more in each round."""
+
+    def __init__(self, task: Task, seed: int, steps: int) -> None:
+        self.compute, self.seed, self.steps, self.rounds = choose_compute("cpu"), seed, steps, 0
+        if task.name == "nuclei":
+            self.model = load_segmenter(resolve("nuclei"))
+        else:
+            network, _ = load_pretext(resolve("pretext"))
+            spec = SegmenterSpec(network.config, ("background", "gland"), task.mpp, instances=True)
+            self.model = build_segmenter(spec, start=network.state_dict(), seed=seed)
+
+    def learn(self, data: list[Example]) -> None:
+        """Go on with the windows that are corrected by now."""
+        first = self.rounds == 0
+        settings = FineTuneSettings(
+            seed=self.seed + self.rounds, batch=4, learning_rate=1e-3 if first else 5e-4
+        )
+        *_, last = fine_tune(
+            self.model,
+            data,
+            [],
+            compute=self.compute,
+            settings=settings,
+            steps=self.steps * (2 if first else 1),
+            score_before=False,
+        )
+        assert isinstance(last, Finished)
+        self.model = last.result.segmenter.eval()
+        self.rounds += 1
+
+    def predict(self, example: Example) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Classes, and their probability in 1/255."""
+        said = predict_image(self.model, example.rgb, self.compute)
+        return said.labels, said.confidence
+
+    def dice(self, test: list[Example]) -> float:
+        """Mean over images."""
+        return mean_dice(self.model, test, self.compute)
+
+
+class LinearModel:
+    """A logistic regression on blocks of 4 x 4 pixels, trained anew in each round."""
+
+    features: ClassVar[dict[str, NDArray[np.float32]]] = {}
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.seed = seed
+        self.linear: Linear | None = None
+        self.network, _ = load_pretext(resolve("pretext"))
+
+    def measured(self, example: Example) -> NDArray[np.float32]:
+        """Features of an image's blocks, computed once."""
+        if example.name not in self.features:
+            parts = network_features(self.network, example.rgb, 50), handmade_features(example.rgb)
+            self.features[example.name] = np.concatenate(parts, axis=1)
+        return self.features[example.name]
+
+    def learn(self, data: list[Example]) -> None:
+        """Learn from all corrected windows."""
+        inputs, labels = [], []
+        for example in data:
+            height, width = (side // BLOCK for side in example.labels.shape)
+            known = (example.weight[::BLOCK, ::BLOCK][:height, :width] > 0).ravel()
+            inputs.append(self.measured(example)[known])
+            labels.append(block_labels(example)[known])
+        self.linear = Linear(inputs, labels, seed=self.seed)
+
+    def predict(self, example: Example) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Classes, and their probability in 1/255."""
+        assert self.linear is not None
+        values = (self.measured(example) - self.linear.mean) / self.linear.spread
+        logits = values @ self.linear.weights[:-1] + self.linear.weights[-1]
+        probability = 1 / (1 + np.exp(-logits.clip(-30, 30)))
+        sides = [side // BLOCK for side in example.labels.shape]
+        grown = probability.reshape(sides).repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+        missing = [(0, full - have) for full, have in zip(example.labels.shape, grown.shape, strict=True)]
+        grown = np.pad(grown, missing, mode="edge")
+        confidence = np.maximum(grown, 1 - grown) * 255
+        return (grown > 0.5).astype(np.uint8), confidence.round().astype(np.uint8)
+
+    def dice(self, test: list[Example]) -> float:
+        """Mean over images."""
+        assert self.linear is not None
+        return float(np.mean([self.linear.dice(self.measured(e), block_labels(e)) for e in test]))
 
 
 @dataclass
@@ -65,18 +157,18 @@ class Pool:
     folder: Path
     window: int
     places: list[Place] = field(default_factory=list)
+    looks: Looks = field(default_factory=dict)
 
-    def segmented(self, model: Segmenter) -> list[SegmentedSlide]:
+    def segmented(self, model: Network | LinearModel) -> list[SegmentedSlide]:
         """What a model says about all of them."""
         known = []
         for index, example in enumerate(self.examples):
-            said = predict_image(model, example.rgb, choose_compute("cpu"))
-            shape = example.labels.shape
+            labels, confidence = model.predict(example)
             folder = self.folder / f"{index}-{len(self.places)}.zarr"
-            store = PredictionStore(folder, (shape[0], shape[1]), 1.0)
-            store.write_tile(TileDone((0, 0), said.labels, said.confidence, said.distance), (0, 0))
+            store = PredictionStore(folder, (labels.shape[0], labels.shape[1]), 1.0)
+            store.write_tile(TileDone((0, 0), labels, confidence), (0, 0))
             slide = slide_from_arrays([example.rgb], name=example.name)
-            known.append(SegmentedSlide(slide, store, model.spec.classes))
+            known.append(SegmentedSlide(slide, store, ("background", "object")))
         return known
 
     def random(self, rng: np.random.Generator) -> Place:
@@ -104,49 +196,48 @@ class Pool:
         return known
 
 
-def tuned(model: Segmenter, data: list[Example], *, steps: int, rate: float, seed: int) -> Segmenter:
-    """A copy that learned from the windows."""
-    settings = FineTuneSettings(seed=seed, batch=4, learning_rate=rate)
-    *_, last = fine_tune(
-        model, data, [], compute=choose_compute("cpu"), settings=settings, steps=steps, score_before=False
-    )
-    assert isinstance(last, Finished)
-    trained: Segmenter = last.result.segmenter.eval()
-    return trained
-
-
-def first_model(task: Task, seed: int) -> Segmenter:
-    """What every strategy begins with: the bundled nuclei model, or the pretext for glands."""
-    if task.name == "nuclei":
-        return load_segmenter(resolve("nuclei"))
-    network, _ = load_pretext(resolve("pretext"))
-    spec = SegmenterSpec(network.config, ("background", "gland"), task.mpp, instances=True)
-    return build_segmenter(spec, start=network.state_dict(), seed=seed)
+def first_place(pool: Pool, rng: np.random.Generator) -> Place:
+    """A random window with enough of both classes to begin with; the same for all strategies."""
+    while True:
+        place = pool.random(rng)
+        region = place.region
+        part = pool.examples[place.slide].labels[region.y : region.bottom, region.x : region.right] > 0
+        if 0.1 < part.mean() < 0.9:
+            return place
 
 
 def one_run(
-    task: Task, pool: list[Example], test: list[Example], strategy: str, seed: int, rounds: int, steps: int
+    task: Task,
+    pool: list[Example],
+    test: list[Example],
+    strategy: str,
+    seed: int,
+    rounds: int,
+    learner: str,
+    steps: int,
 ) -> list[float]:
     """Dice on the test images after the first window and after each round."""
-    compute, rng = choose_compute("cpu"), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    model = LinearModel(task, seed) if learner == "linear" else Network(task, seed, steps)
     with tempfile.TemporaryDirectory() as folder:
         state = Pool(pool, Path(folder), WINDOWS[task.name])
-        state.places.append(state.random(rng))  # the same for all strategies
-        model = tuned(first_model(task, seed), state.corrected(), steps=2 * steps, rate=1e-3, seed=seed)
-        scores = [mean_dice(model, test, compute)]
-        for number in range(rounds):
+        state.places.append(first_place(state, rng))
+        model.learn(state.corrected())
+        scores = [model.dice(test)]
+        for _ in range(rounds):
             acquisition = STRATEGIES[strategy]
-            slides = [] if acquisition is None else state.segmented(model)
-            for _ in range(A_ROUND):
-                if acquisition is None:
-                    state.places.append(state.random(rng))
-                    continue
-                *_, last = next_place(slides, state.places, window=state.window, acquisition=acquisition)
+            if acquisition is None:
+                state.places.append(state.random(rng))
+            else:
+                slides = state.segmented(model)
+                *_, last = next_place(
+                    slides, state.places, window=state.window, acquisition=acquisition, looks=state.looks
+                )
                 assert isinstance(last, Finished)
                 assert isinstance(last.result, Suggestion)
                 state.places.append(last.result.place)
-            model = tuned(model, state.corrected(), steps=steps, rate=5e-4, seed=seed + number)
-            scores.append(mean_dice(model, test, compute))
+            model.learn(state.corrected())
+            scores.append(model.dice(test))
     return scores
 
 
@@ -156,10 +247,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", nargs="+", default=["glands", "nuclei"])
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--learner", choices=("linear", "network"), default="linear")
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--pool", type=int, default=12, help="images")
+    parser.add_argument("--pool", type=int, default=16, help="images")
     parser.add_argument("--test", type=int, default=10, help="images")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -174,21 +266,26 @@ def main() -> None:
             places = np.linspace(0, len(task.test) - 1, arguments.test).round().astype(int)
             test = examples(task, [task.test[index] for index in np.unique(places)])
             for strategy in arguments.strategies:
-                key = {"set": task.name, "strategy": strategy, "seed": seed, "steps": arguments.steps}
+                key = {"set": task.name, "strategy": strategy, "seed": seed, "learner": arguments.learner}
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                scores = one_run(task, pool, test, strategy, seed, arguments.rounds, arguments.steps)
+                how = (seed, arguments.rounds, arguments.learner, arguments.steps)
+                scores = one_run(task, pool, test, strategy, *how)
                 rows.append(key | {"dice": [round(score, 4) for score in scores]})
                 print(rows[-1], flush=True)
                 if arguments.json:
                     arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     for name in arguments.sets:
+        own = [r for r in rows if (r["set"], r["learner"]) == (name, arguments.learner)]
+        last = np.mean([r["dice"][-1] for r in own if r["strategy"] == "random"] or [np.nan])
         for strategy in arguments.strategies:
-            curves = [r["dice"] for r in rows if (r["set"], r["strategy"]) == (name, strategy)]
+            curves = [r["dice"] for r in own if r["strategy"] == strategy]
             if curves:
                 mean = np.mean(curves, axis=0)
+                shown = " ".join(f"{value:.3f}" for value in mean)
+                level = next((i for i, value in enumerate(mean) if value >= last), None)
                 print(
-                    name, f"{strategy:10}", *(f"{value:.3f}" for value in mean), f"mean {mean[1:].mean():.3f}"
+                    f"{name} {strategy:12} {shown}  mean {mean[1:].mean():.3f}  level with random at {level}"
                 )
 
 

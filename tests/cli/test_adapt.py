@@ -15,6 +15,7 @@ from tests.cli.conftest import TINY
 
 from napari_genselfdiff.diffusion.pretraining import PretrainSettings, load_pretext
 from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.finetuning import few_labels
 from napari_genselfdiff.models.weights import save_weights
 
 Cli = Callable[..., Any]
@@ -45,17 +46,18 @@ def base(tmp_path: Path) -> Path:
 def test_a_folder_of_slides_becomes_weights(cli: Cli, slides: Path, base: Path, tmp_path: Path) -> None:
     output = tmp_path / "ours.safetensors"
     said = cli(
-        "adapt", slides, "--base", base, "--output", output, "--mpp", 0.5, "--steps", 90, "--device", "cpu"
+        "adapt", slides, "--base", base, "--output", output, "--mpp", 0.5, "--steps", 60, "--device", "cpu"
     )
     assert said.status == 0, said.err
-    assert said.out.startswith(f"{output}: 90 steps in")
+    assert said.out.startswith(f"{output}: 60 steps in")
     assert "kept: denoising error" in said.out
     assert load_pretext(output)[1]["command"].startswith("napari-genselfdiff adapt")
 
 
 def test_labels_are_the_second_half_of_the_gate(
-    cli: Cli, slides: Path, base: Path, tiles: Path, tmp_path: Path
+    cli: Cli, slides: Path, base: Path, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(few_labels, "STEPS", 3)
     output = tmp_path / "ours.safetensors"
     check = ("--check-images", tiles / "images", "--check-labels", tiles / "masks")
     given = ("--base", base, "--output", output, "--mpp", 0.5, "--steps", 60, "--device", "cpu")

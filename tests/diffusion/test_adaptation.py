@@ -59,7 +59,7 @@ def cohort() -> list[Slide]:
 
 
 def run(cohort: list[Slide], base: Path, output: Path, **options: Any) -> list[Event]:
-    given: dict[str, Any] = {"seconds": None, "steps": 90, "compute": CPU, "tiles": 12} | options
+    given: dict[str, Any] = {"seconds": None, "steps": 60, "compute": CPU, "tiles": 12} | options
     return list(adapt(cohort, base, output, **given))
 
 
@@ -85,7 +85,7 @@ def test_it_denoises_the_cohort_better_and_says_what_it_is(
     assert card["parent"] == "base"
     assert card["parent_sha256"] == sha256_of(base)
     assert card["cohort"]["slides"] == sorted(slide_fingerprint(slide) for slide in cohort)
-    assert card["steps"] == 90
+    assert card["steps"] == 60
     assert card["licence"] == "BSD-3-Clause"
     assert card["adaptation"]["denoising_after"] == pytest.approx(done.after, abs=1e-4)
     assert "patient" not in str(card)  # names of slides can be names of people
@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     cohort: list[Slide], base: Path, tmp_path: Path
 ) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    run(cohort, base, whole, steps=60)
+    run(cohort, base, whole, steps=44)
     cancel = CancelToken()
 
     def until(events: Iterator[Event], step: int) -> Event:
@@ -136,14 +136,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
                 cancel.cancel()
         return event
 
-    work = adapt(cohort, base, parts, seconds=None, steps=60, compute=CPU, tiles=12, cancel=cancel)
+    work = adapt(cohort, base, parts, seconds=None, steps=44, compute=CPU, tiles=12, cancel=cancel)
     last = until(work, 40)
     assert isinstance(last, Finished)
     assert last.cancelled
     assert "--resume" in last.message
     assert not parts.exists()
     assert checkpoint_path(working_path(parts)).exists()
-    assert outcome(run(cohort, base, parts, steps=60, resume=True)).steps == 60
+    assert outcome(run(cohort, base, parts, steps=44, resume=True)).steps == 44
     a, b = read_weights(whole)[0], read_weights(parts)[0]
     assert all(torch.equal(a[name], b[name]) for name in a)
 

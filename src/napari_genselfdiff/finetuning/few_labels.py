@@ -24,7 +24,7 @@ def few_label_check(
     held_out: Sequence[Example],
     *,
     compute: Compute,
-    steps: int = STEPS,
+    steps: int | None = None,
     seeds: int = SEEDS,
     settings: FineTuneSettings | None = None,
     cancel: CancelToken | None = None,
@@ -38,8 +38,8 @@ def few_label_check(
     training, held_out : sequence of Example
         At the task's resolution; something must be held out.
     compute : Compute
-    steps : int
-        Of each fine-tune.
+    steps : int, optional
+        Of each fine-tune; `STEPS` by default.
     seeds : int
         Fine-tunes from either weights, with the same patches for both; their scores are averaged.
     settings : FineTuneSettings, optional
@@ -63,7 +63,7 @@ def few_label_check(
                 held_out,
                 compute=compute,
                 settings=replace(settings, seed=seed),
-                steps=steps,
+                steps=steps or STEPS,
                 score_before=False,
                 cancel=cancel,
             )

@@ -1,8 +1,10 @@
 """Where to correct next: the most useful window that nobody has looked at, and why it is useful.
 
-A window is useful where the model is unsure, and where it looks unlike what was corrected before. The first
-is read from the store of predictions (`uncertainty`), the second is measured on small pictures of the best
-few candidates. What was tried is in ``docs/benchmarks/where-next.md``.
+Windows that look alike make a kind of tissue. The next one is of the kind that was seen least and is most
+common, and in it one where the model is unsure and that looks like many others. Uncertainty is read from the
+store of predictions (`uncertainty`), looks from small pictures. Uncertainty alone, and whatever looks
+strangest, teach a young model less than random places do; what was tried is in
+``docs/benchmarks/where-next.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_genselfdiff.events import CancelToken, Event, Finished
+from napari_genselfdiff.events import CancelToken, Event, Finished, Progress
 from napari_genselfdiff.finetuning.reasons import reason_for
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.store import PredictionStore
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 
 WINDOW = 256
 """Side of a window in model pixels."""
+CANDIDATES = 240
+"""Windows whose look is compared: where there are more, by chance, uncertain ones more often."""
 PICTURE = 32
 """Side in pixels of the small pictures that tell how a window looks."""
-REMEMBERED = 48
+REMEMBERED = 60
 """Places seen before, the last ones, that a candidate is compared with."""
 SEEN = 0.25
 """Share of a window that was corrected, accepted or visited, from which it counts as seen."""
@@ -36,8 +40,14 @@ LEAST_PREDICTED = 0.5
 """Share of a window that is segmented."""
 NEAR = 3.0
 """A window nearer than so many widths to a place seen before is less useful: it shows the same again."""
+NEIGHBOURS = 10
+"""Windows that look most alike, by whose distance a window is common or rare."""
+MOST_KINDS = 20
+STOPPED = "stopped"
 UNLIKE = 0.75
 """Novelty from which the reason says that a window is unlike what was corrected."""
+
+Looks = dict["Place", NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -46,19 +56,17 @@ class Acquisition:
 
     Attributes
     ----------
-    candidates : int
-        Windows of the highest uncertainty that are compared.
-    uncertainty : float
-        Power of the mean uncertainty; 0 leaves it out behind the choice of candidates.
-    novelty : float
-        How much the candidate that looks least like what was seen gains.
+    kinds : bool
+        Whether the kind of tissue that was seen least is taken.
+    uncertainty, typical : float
+        Powers of the mean uncertainty, and of how common a window's look is.
     nearness : float
         How much a window right beside a place seen before loses, 0 to 1.
     """
 
-    candidates: int = 24
+    kinds: bool = True
     uncertainty: float = 1.0
-    novelty: float = 0.5
+    typical: float = 1.0
     nearness: float = 0.5
 
 
@@ -104,7 +112,7 @@ class Suggestion:
     score : float
         Mean uncertainty of the window, 0 (sure) to 1.
     novelty : float
-        How unlike the places seen before it looks, 0 to 1; 1 where there are none.
+        Share of the other windows that look more like a place seen before than this one does, 0 to 1.
     reason : str
         Why, in plain words.
     """
@@ -134,6 +142,7 @@ def next_place(
     *,
     window: int = WINDOW,
     acquisition: Acquisition | None = None,
+    looks: Looks | None = None,
     cancel: CancelToken | None = None,
 ) -> Iterator[Event]:
     """Find the most useful window that was not seen yet.
@@ -147,6 +156,8 @@ def next_place(
     window : int
         Side of the window in model pixels.
     acquisition : Acquisition, optional
+    looks : dict, optional
+        How places look, remembered from call to call: read once, and added to here.
     cancel : CancelToken, optional
 
     Yields
@@ -156,6 +167,7 @@ def next_place(
         message says so) or it was cancelled.
     """
     cancel, wanted = cancel or CancelToken(), acquisition or Acquisition()
+    looks = {} if looks is None else looks
     seen = _seen(slides, visited)
     found: list[_Candidate] = []
     for index, known in enumerate(slides):
@@ -166,29 +178,79 @@ def next_place(
             else:
                 yield event
         if cancel.cancelled or mapped is None:
-            yield Finished(None, "stopped", cancelled=True)
+            yield Finished(None, STOPPED, cancelled=True)
             return
         own = [place.region for place in seen if place.slide == index]
-        found += _candidates(index, known.slide.shape, mapped, window, own)[: wanted.candidates]
+        found += _candidates(index, known.slide.shape, mapped, window, own)
     if not found:
         yield Finished(None, "all that was segmented has been seen: segment more of the slide")
         return
-    best = sorted(found, key=lambda candidate: -candidate.score)[: wanted.candidates]
-    looks = [_look(slides, Place(candidate.slide, candidate.region)) for candidate in best]
-    before = [_look(slides, place) for place in seen[-REMEMBERED:]]
-    novelty = _novelty(np.stack(looks), before)
-    worth = [
-        candidate.score**wanted.uncertainty
-        * (1 + wanted.novelty * new)
-        * (1 - wanted.nearness * _nearness(candidate, seen))
-        for candidate, new in zip(best, novelty, strict=True)
-    ]
+    found = _drawn(found, seed=len(seen))
+    before = seen[-REMEMBERED:]
+    places = [*(Place(candidate.slide, candidate.region) for candidate in found), *before]
+    for done, place in enumerate(places):
+        if cancel.cancelled:
+            yield Finished(None, STOPPED, cancelled=True)
+            return
+        if place not in looks:
+            yield Progress(done, len(places), "comparing how places look")
+            looks[place] = look_of(slides[place.slide].slide, place.region)
+    worth, novelty = _worth(found, np.stack([looks[place] for place in places]), before, wanted)
     first = int(np.argmax(worth))
-    chosen, new = best[first], float(novelty[first])
+    chosen, new = found[first], float(novelty[first])
     known = slides[chosen.slide]
-    unlike = bool(before) and len(best) > 1 and new >= UNLIKE
+    unlike = bool(before) and len(found) > 1 and new >= UNLIKE
     reason = reason_for(known.store, chosen.region, known.classes, chosen.score, unlike=unlike)
     yield Finished(Suggestion(chosen.slide, chosen.region, chosen.score, new, reason), reason)
+
+
+def _drawn(found: list[_Candidate], *, seed: int) -> list[_Candidate]:
+    """At most `CANDIDATES`, each as likely as the model is unsure of it."""
+    if len(found) <= CANDIDATES:
+        return found
+    chances = np.array([candidate.score for candidate in found]) + 1e-6
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(len(found), CANDIDATES, replace=False, p=chances / chances.sum())
+    return [found[place] for place in np.sort(drawn)]
+
+
+def _worth(
+    found: Sequence[_Candidate], looks: NDArray[np.float32], before: Sequence[Place], wanted: Acquisition
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How useful each candidate is, and its novelty; ``looks`` are the candidates' and then those seen."""
+    from scipy.spatial.distance import cdist
+
+    count = len(found)
+    looks = (looks - looks.mean(axis=0)) / (looks.std(axis=0) + 1e-3)
+    apart = cdist(looks[:count], looks)
+    # The first of the nearest is the window itself.
+    nearest = np.sort(apart, axis=1)[:, 1 : NEIGHBOURS + 1]
+    typical = 1 / (nearest.mean(axis=1) + 1e-3) if nearest.size else np.ones(count)
+    unsure = np.array([candidate.score for candidate in found]) + 1e-6
+    near = np.array([_nearness(candidate, before) for candidate in found])
+    worth = unsure**wanted.uncertainty * (typical / typical.max()) ** wanted.typical
+    worth = worth * (1 - wanted.nearness * near)
+    if wanted.kinds:
+        worth = worth + _least_seen_kind(looks, count)
+    if not before:
+        return worth, np.ones(count)
+    closest = apart[:, count:].min(axis=1)
+    return worth, np.array([float((closest < own).mean()) for own in closest])
+
+
+def _least_seen_kind(looks: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+    """10 for candidates of the kind that was seen least, the most common one of these; 0 for others."""
+    from scipy.cluster.vq import kmeans2
+
+    distinct = len(np.unique(looks.round(1), axis=0))
+    kinds = min(len(looks) - count + 1, MOST_KINDS, max(1, count // 4), distinct)
+    if kinds < 2:
+        return np.zeros(count)
+    _, kind = kmeans2(looks, kinds, minit="++", rng=np.random.default_rng(0), missing="warn")
+    there = np.bincount(kind[:count], minlength=kinds)
+    seen = np.bincount(kind[count:], minlength=kinds)
+    best = min((k for k in range(kinds) if there[k]), key=lambda k: (seen[k], -there[k]))
+    return np.where(kind[:count] == best, 10.0, 0.0)
 
 
 def _seen(slides: Sequence[SegmentedSlide], visited: Sequence[Place]) -> list[Place]:
@@ -200,7 +262,7 @@ def _seen(slides: Sequence[SegmentedSlide], visited: Sequence[Place]) -> list[Pl
 def _candidates(
     index: int, shape: tuple[int, int], unsure: UncertaintyMap, window: int, seen: Sequence[Region]
 ) -> list[_Candidate]:
-    """Windows of one slide on a lattice of half their side, the most uncertain first, none that was seen."""
+    """Windows of one slide on a lattice of half their side, none that was seen."""
     values = unsure.values
     sides = [min(length, max(1, round(window / BLOCK))) for length in values.shape]
     steps = [max(1, side // 2) for side in sides]
@@ -217,7 +279,6 @@ def _candidates(
         ).clipped(*shape)
         if region is not None:
             found.append(_Candidate(index, region, float(sums[row, column] / counts[row, column])))
-    found.sort(key=lambda candidate: -candidate.score)
     return [candidate for candidate in found if not _was_seen(candidate.region, seen)]
 
 
@@ -247,9 +308,8 @@ def _nearness(candidate: _Candidate, seen: Sequence[Place]) -> float:
     return max(0.0, 1 - min(apart, default=1.0))
 
 
-def _look(slides: Sequence[SegmentedSlide], place: Place) -> NDArray[np.float32]:
+def look_of(slide: Slide, region: Region) -> NDArray[np.float32]:
     """How a place looks: mean, spread and tails of its colours, in optical density, of a small picture."""
-    slide, region = slides[place.slide].slide, place.region
     scale = max(1.0, max(region.height, region.width) / PICTURE)
     y, x = int(region.y / scale), int(region.x / scale)
     height, width = max(1, int(region.height / scale)), max(1, int(region.width / scale))
@@ -263,13 +323,3 @@ def _look(slides: Sequence[SegmentedSlide], place: Place) -> NDArray[np.float32]
     density = -np.log10((rgb.reshape(-1, 3).astype(np.float32) + 1) / 256)
     low, high = np.percentile(density, (10, 90), axis=0)
     return np.concatenate([density.mean(axis=0), density.std(axis=0), low, high]).astype(np.float32)
-
-
-def _novelty(looks: NDArray[np.float32], before: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Distance of each look to the nearest one seen before, as a share of the largest; 1 where none was."""
-    if not before:
-        return np.ones(len(looks))
-    every = np.concatenate([looks, np.stack(before)])
-    spread = every.std(axis=0) + 1e-3
-    apart = np.linalg.norm((looks[:, None] - np.stack(before)[None]) / spread, axis=2).min(axis=1)
-    return np.asarray(apart / max(float(apart.max()), 1e-6), np.float64)

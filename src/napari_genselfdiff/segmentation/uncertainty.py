@@ -17,7 +17,7 @@ BLOCK = 32
 """Side in model pixels of what one value of the map stands for."""
 BATCH = 32
 """Chunks that are read between two events."""
-MOST_CHUNKS = 1500
+MOST_CHUNKS = 600
 """Of a slide of which more is segmented, so many chunks stand for all, evenly chosen: a second or two."""
 
 
@@ -98,11 +98,11 @@ def block_means(confidence: NDArray[np.uint8]) -> NDArray[np.float32]:
     height, width = confidence.shape
     padded = np.pad(confidence, ((0, -height % BLOCK), (0, -width % BLOCK)))
     blocks = padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK)
-    counted = (blocks > 0).sum(axis=(1, 3))
+    counted = (blocks > 0).sum(axis=(1, 3), dtype=np.int32)
     # Kept in steps, rounded down: half a step is added.
-    unsure = np.where(blocks > 0, np.maximum(255 - STEP / 2 - blocks, 0), 0).sum(axis=(1, 3))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(unsure / counted / 255, np.float32)
+        mean = blocks.sum(axis=(1, 3), dtype=np.int64) / counted + STEP / 2
+        return np.where(counted > 0, np.maximum(255 - mean, 0) / 255, np.nan).astype(np.float32)
 
 
 def _predicted_chunks(store: PredictionStore) -> list[tuple[int, int]]:
