@@ -82,7 +82,8 @@ def passes(model: Segmenter, x: Tensor) -> dict[Any, Tensor]:
 
     def foreground(images: Tensor, time: int = 50) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        return model.unet(images, torch.tensor([time]))[:, :2].float().softmax(dim=1)[:, 1:]
+        logits: Tensor = model.unet(images, torch.tensor([time]))[:, :2].float()
+        return logits.softmax(dim=1)[:, 1:]
 
     generator = torch.Generator().manual_seed(0)
     found: dict[Any, Tensor] = {time: foreground(x, time) for time in TIMES}
