@@ -23,7 +23,7 @@ def test_offline_the_whole_job_runs_on_the_embedded_sample(
         raise UserError("the sample slide could not be fetched", None, "check the network")
 
     monkeypatch.setattr("napari_genselfdiff.widgets.demo.fetch_cmu_slide", offline)
-    monkeypatch.setattr("napari_genselfdiff.widgets.dock.FINE_TUNE_SECONDS", 3.0)
+    monkeypatch.setattr("napari_genselfdiff.widgets.learning.FINE_TUNE_SECONDS", 3.0)
     run_demo(None, tmp_path / "out")
     said = capsys.readouterr().out
     assert "could not be fetched" in said

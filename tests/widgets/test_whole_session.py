@@ -100,7 +100,7 @@ def test_the_whole_session(
     window.accept(box)
 
     # Fine-tune, and segment again.
-    monkeypatch.setattr("napari_genselfdiff.widgets.dock.FINE_TUNE_SECONDS", 10.0)
+    monkeypatch.setattr("napari_genselfdiff.widgets.learning.FINE_TUNE_SECONDS", 10.0)
     dock._show_state()
     watch.restart()
     dock.fine_tune_section.button.click()
