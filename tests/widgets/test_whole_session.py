@@ -108,7 +108,7 @@ def test_the_whole_session(
     tuning = watch.longest
     watch.timer.stop()
     assert dock.fine_tune_section.curve.points
-    assert session.versions[-1].name == "round-1"
+    assert list(session.versions)[-1].name == "round-1"
     np.testing.assert_array_equal(
         session.labels(0, region.y, region.x, region.height, region.width) > 0, drawn
     )
