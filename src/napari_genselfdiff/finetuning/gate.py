@@ -21,11 +21,12 @@ NOISE = 20.0
 """Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
 FEWEST = 5
 """Regions below which nothing can be told."""
-CHANGED = 0.5
-"""What may change where nobody corrected, as a share of what the model before gets wrong where they did."""
+CHANGED, LEAST_CHANGED = 0.8, 0.03
+"""A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.8 (1 - d)^2``,
+and by 3 % in any case: a poor one is soon left behind, a good one is led in small steps."""
 KEPT_EARLY = 0.96
 """Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
-DOUBTFUL, TRUSTED = 0.5, 0.7
+DOUBTFUL, TRUSTED = 0.6, 0.8
 """Agreement of the better model with a region: below it does not count, above it counts fully."""
 
 
@@ -109,7 +110,7 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    too_far = kept is not None and 1 - kept > CHANGED * (1 - old)
+    too_far = kept is not None and 1 - kept > max(LEAST_CHANGED, CHANGED * (1 - old) ** 2)
     accepted = low > 0 and not too_far
     if accepted:
         message = f"better: {scores}"

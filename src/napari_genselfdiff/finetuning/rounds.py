@@ -32,7 +32,7 @@ LOOKS = 8
 """A look at the held-out score takes at most one part of so many of the time since the last one."""
 FIFTH = "the fifth of your corrections that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
-SHARES = (1.0, 0.5, 0.25)
+SHARES = (1.0, 0.5, 0.25, 0.12)
 """Ways from the old weights to the new that are tried until the new model keeps enough of the old."""
 
 
