@@ -35,7 +35,7 @@ WARM_UP = 50
 FINEST_MPP = 0.25
 """Micrometres per pixel of the images of a pretext whose card does not say: a 40x scan."""
 LABEL_NOISE = 0.01
-"""Differences of Dice below this cannot be told from chance (docs/benchmarks)."""
+"""Differences of Dice below this are taken for chance; an assumption, not measured."""
 DRAWS = 2000
 
 FewLabelCheck = Callable[[dict[str, Tensor], dict[str, Tensor]], tuple[float, float]]

@@ -107,8 +107,8 @@ def denoising_errors(
     Notes
     -----
     The fine part of the error says how much detail an image has rather than how strange it is: it is larger
-    on every sharp H&E slide than on NuInsSeg. The coarse part, at strong noise, tells H&E from other stains
-    best of what was tried (``docs/benchmarks/adaptation.md``).
+    on every sharp H&E slide than on NuInsSeg. The coarse part, at strong noise, was chosen on a handful of
+    slides; there is no table of it yet (``benchmarks/domain.py`` makes one).
     """
     device = compute.apply()
     network.eval().to(device)

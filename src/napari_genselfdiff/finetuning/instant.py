@@ -1,8 +1,8 @@
 """The first gear: a light classifier on frozen features answers every stroke at once.
 
 Features of what is on the screen are computed once and kept (`feature_tiles`). What was painted, on all
-slides and in all views, is kept as features of single pixels (`strokes`): learning needs nothing else. Which
-features and which classifier: chosen by ``benchmarks/first_gear.py``, see docs/benchmarks/first-gear.md.
+slides and in all views, is kept as features of single pixels (`strokes`): learning needs nothing else. The
+choice of features and classifier is provisional: the table of ``benchmarks/first_gear.py`` is not complete.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Windows that look alike make a kind of tissue. The next one is of the kind that was seen least and is most
 common, and in it one where the model is unsure and that looks like many others. Uncertainty is read from the
-store of predictions (`uncertainty`), looks from small pictures. Uncertainty alone, and whatever looks
-strangest, teach a young model less than random places do; what was tried is in
-``docs/benchmarks/where-next.md``.
+store of predictions (`uncertainty`), looks from small pictures. The choice is provisional: it rests on one
+seed on glands with a linear model (``docs/benchmarks/suggestions.json``).
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ Looks = dict["Place", NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What makes a window useful; the defaults did best in ``benchmarks/suggestions.py``.
+    """What makes a window useful; ``benchmarks/suggestions.py`` compares choices.
 
     Attributes
     ----------
