@@ -1,4 +1,4 @@
-"""How a round is trained, chosen by how much was corrected; in part measured, see docs/benchmarks/circle.md."""
+"""How a round is trained, by how much was corrected; partly measured, see docs/benchmarks/circle.md."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ def uncertainty_map(
 
     Notes
     -----
-    It tells places with errors about as well as entropy does, and better than the disagreement of time steps or
-    of flips, which cost further passes of the network (``docs/benchmarks/uncertainty.json``).
+    It tells places with errors about as well as entropy does, and better than the disagreement of time steps
+    or of flips, which cost further passes of the network (``docs/benchmarks/uncertainty.json``).
     """
     cancel = cancel or CancelToken()
     rows, columns = (-(-side // BLOCK) for side in store.grid)
