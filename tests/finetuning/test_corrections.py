@@ -14,9 +14,11 @@ from napari_genselfdiff.annotations import Annotations, encode
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import CancelToken
 from napari_genselfdiff.finetuning import corrections
-from napari_genselfdiff.finetuning.corrections import CELL, correction_examples
+from napari_genselfdiff.finetuning.corrections import CELL, Source
 from napari_genselfdiff.finetuning.examples import Example, held_out_cells
+from napari_genselfdiff.finetuning.preparation import cut_places
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
@@ -60,6 +62,22 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corrections, "predict_image", told)
 
 
+def cut(
+    slide: Slide, drawing: Annotations, model: Segmenter, *, scale: float = 2.0
+) -> tuple[list[Example], list[Example]]:
+    """What a round trains on and what it is scored on, at so many level-0 pixels a model pixel."""
+    assert slide.mpp is not None
+    model.spec = replace(model.spec, mpp=scale * slide.mpp)
+    sources = [Source(slide, drawing, "")]
+    work = cut_places(sources, model, compute=CPU, fresh=False, seed=0, cancel=CancelToken())
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            places = stop.value.places
+            return [p.example() for p in places], [p.example(p.held & p.drawn) for p in places]
+
+
 def draw(drawing: Annotations, y: int, x: int, classes: NDArray[np.int64], layer: int = 0) -> None:
     drawing.stroke(layer, y, x, encode(classes), classes >= 0)
 
@@ -71,7 +89,7 @@ def place(example: Example) -> tuple[int, int]:
 
 def test_without_a_correction_it_says_what_to_do(slide: Slide, drawing: Annotations) -> None:
     with pytest.raises(UserError, match="nothing is corrected yet, the slide, press Correct here"):
-        correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+        cut(slide, drawing, segmenter())
 
 
 def test_drawn_pixels_count_fully_and_others_as_far_as_the_model_is_sure(
@@ -80,7 +98,7 @@ def test_drawn_pixels_count_fully_and_others_as_far_as_the_model_is_sure(
     classes = np.full((100, 120), 2)
     classes[:, :60] = 0
     draw(drawing, 300, 380, classes)
-    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    training, held_out = cut(slide, drawing, segmenter())
     assert len(training) == len(held_out) == 1
     y, x = place(training[0])
     assert (y % CELL, x % CELL) == (0, 0)
@@ -104,7 +122,7 @@ def test_drawn_pixels_count_fully_and_others_as_far_as_the_model_is_sure(
 
 def test_the_image_lies_where_the_labels_are(slide: Slide, drawing: Annotations) -> None:
     draw(drawing, 200, 300, np.zeros((200, 200), np.int64))
-    (example,), _ = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    (example,), _ = cut(slide, drawing, segmenter())
     y, x = place(example)
     assert y <= 100 - 64 + CELL
     assert x <= 150 - 64 + CELL
@@ -118,7 +136,7 @@ def test_a_pixels_cell_belongs_to_the_slide_and_not_to_the_drawing(
     slide: Slide, drawing: Annotations
 ) -> None:
     def held_pixels() -> dict[tuple[int, int], bool]:
-        training, held_out = correction_examples(slide, drawing, segmenter(), scale=1.0, compute=CPU)
+        training, held_out = cut(slide, drawing, segmenter(), scale=1.0)
         result: dict[tuple[int, int], bool] = {}
         for kept, held in zip(training, held_out, strict=True):
             # At scale 1 the colours say the place only to 4 pixels: cells are read off the grid instead.
@@ -139,7 +157,7 @@ def test_a_pixels_cell_belongs_to_the_slide_and_not_to_the_drawing(
 
 def test_accepted_views_count_like_drawn_ones(slide: Slide, drawing: Annotations) -> None:
     drawing.accept(0, Region(300, 400, 300, 300), encode(np.full((300, 300), 2), accepted=True))
-    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    training, held_out = cut(slide, drawing, segmenter())
     counted = [(a.weight == 1) | (b.weight == 1) for a, b in zip(training, held_out, strict=True)]
     assert sum(int(mask.sum()) for mask in counted) == 150 * 150
     for example, mask in zip(training, counted, strict=True):
@@ -148,7 +166,7 @@ def test_accepted_views_count_like_drawn_ones(slide: Slide, drawing: Annotations
 
 def test_corrections_from_afar_and_at_the_border(slide: Slide, drawing: Annotations) -> None:
     draw(drawing, 340, 440, np.full((10, 10), 2), layer=1)  # the last corner: 20 x 20 level-0 pixels
-    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.19, compute=CPU)
+    training, held_out = cut(slide, drawing, segmenter(), scale=2.19)
     example = training[0]
     assert example.rgb.shape[:2] == example.labels.shape == example.weight.shape
     counted = (example.weight == 1) | (held_out[0].weight == 1)
@@ -161,12 +179,12 @@ def test_models_that_know_objects_learn_the_distance_of_what_was_drawn(
 ) -> None:
     y, x = np.mgrid[:100, :100]
     draw(drawing, 300, 500, np.where(np.hypot(y - 50, x - 50) < 30, 2, 0))
-    training, _ = correction_examples(slide, drawing, segmenter(instances=True), scale=2.0, compute=CPU)
+    training, _ = cut(slide, drawing, segmenter(instances=True))
     example = training[0]
     assert example.distance is not None
     assert ((example.distance > 0) == (example.labels > 0)).all()
     assert example.distance.max() == 1
-    without, _ = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
+    without, _ = cut(slide, drawing, segmenter())
     assert without[0].distance is None
 
 
@@ -176,8 +194,8 @@ def test_what_lies_in_held_out_cells_alone_is_trained_on_and_not_scored(
     rows, columns = np.nonzero(held_out_cells((350, 450), cell=CELL))
     y, x = 2 * int(rows[0]), 2 * int(columns[0])
     drawing.accept(0, Region(y, x, 8, 8), encode(np.ones((8, 8))))
-    training, held_out = correction_examples(slide, drawing, segmenter(), scale=2.0, compute=CPU)
-    assert held_out == []
+    training, held_out = cut(slide, drawing, segmenter())
+    assert not any(example.weight.any() for example in held_out)
     assert sum(int((example.weight == 1).sum()) for example in training) == 16
 
 
@@ -189,7 +207,7 @@ def test_a_tumour_outlined_on_the_overview_is_sampled_not_read_as_a_whole(tmp_pa
         tumour = np.full((400, 300), 2)
         draw(drawing, 10, 20, tumour, layer=7)
         draw(drawing, 30_000, 30_000, np.full((80, 80), 1))
-        training, held_out = correction_examples(huge, drawing, segmenter(), scale=2.0, compute=CPU)
+        training, held_out = cut(huge, drawing, segmenter())
     assert len(training) == len(held_out) == corrections.SAMPLES + 1
     largest = corrections.LARGEST_BOX // 2 + 4 * corrections.CONTEXT
     assert all(max(example.rgb.shape[:2]) <= largest for example in training)
@@ -199,5 +217,5 @@ def test_a_tumour_outlined_on_the_overview_is_sampled_not_read_as_a_whole(tmp_pa
     )
     assert len({example.name for example in training}) == len(training)
     with Annotations.open(tmp_path / "session", shape=shape, slide_id="s") as drawing:
-        again, _ = correction_examples(huge, drawing, segmenter(), scale=2.0, compute=CPU)
+        again, _ = cut(huge, drawing, segmenter())
     assert [example.name for example in again] == [example.name for example in training]

@@ -34,7 +34,9 @@ MIRRORED = 32
 LARGEST_BOX = 1024
 """Side in model pixels of what is learned from as a whole; what was drawn on the overview is sampled."""
 SAMPLES = 16
-"""Pieces, of half that side, that stand for all larger boxes of a slide together."""
+"""Pieces that stand for all larger boxes of a slide together."""
+PIECE = 256
+"""Their side in model pixels: twice that of a patch, and all of them fit into what a round reads."""
 SELF_WEIGHT = 0.5
 """Weight of what the model itself says where nothing was corrected, times how sure it is, so that it does not
 forget. What was drawn weighs more, see `sampling.balanced`."""
@@ -206,44 +208,6 @@ def read_place(
     return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, distance, held)
 
 
-def correction_examples(
-    slide: Slide, annotations: Annotations, segmenter: Segmenter, *, scale: float, compute: Compute
-) -> tuple[list[Example], list[Example]]:
-    """Examples of all corrected places of one slide; `rounds.train_round` does more.
-
-    Parameters
-    ----------
-    slide : Slide
-    annotations : Annotations
-    segmenter : Segmenter
-        The model in use.
-    scale : float
-        Level-0 pixels a model pixel.
-    compute : Compute
-
-    Returns
-    -------
-    training, held_out : list of Example
-        A fixed fifth of the cells of the slide, chosen by position, is never trained on.
-
-    Raises
-    ------
-    UserError
-        If nothing was corrected.
-    """
-    source = Source(slide, annotations, "")
-    boxes = _bounded(annotations, annotations.supervised_boxes(), scale)
-    if not boxes:
-        raise nothing_corrected(slide.name)
-    outlines = [_outline(source, box, scale) for box in boxes]
-    places = [read_place(outline, segmenter, compute=compute) for outline in outlines]
-    training = [place.example() for place in places]
-    if not any((place.drawn & ~place.held).any() for place in places):
-        # All that was drawn lies in held-out cells: learn from it, and leave the score open.
-        return [place.example(np.ones_like(place.held)) for place in places], []
-    return training, [place.example(place.held & place.drawn) for place in places]
-
-
 def nothing_corrected(which: str | None) -> UserError:
     """The error that says what to do first."""
     return UserError(
@@ -280,7 +244,7 @@ def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> lis
     A tumour that was outlined on the overview covers billions of pixels. The pieces are chosen by chance,
     the same ones each time, so that rounds can be compared.
     """
-    limit, side = round(LARGEST_BOX * scale), round(LARGEST_BOX * scale / 2)
+    limit, side = round(LARGEST_BOX * scale), round(PIECE * scale)
     small = [box for box in boxes if max(box.height, box.width) <= limit]
     # Each piece is a number in the grids of all large boxes together, which are not laid out in memory.
     large = [box for box in boxes if max(box.height, box.width) > limit]

@@ -24,7 +24,7 @@ from napari_genselfdiff.finetuning.holdout import cell_numbers, held_out_slides
 from napari_genselfdiff.finetuning.recipe import Amount
 from napari_genselfdiff.segmentation.network import Segmenter
 
-MOST_PIXELS = 2_000_000
+MOST_PIXELS = 4_000_000
 """Model pixels that are read for one round; of more, places are chosen by chance."""
 HALVES = 2
 
