@@ -75,6 +75,12 @@ def test_an_overview_of_one_colour_has_no_tissue(value: int) -> None:
     assert not tissue_mask(rgb).any()
 
 
+def test_an_overview_that_is_all_ink_has_no_tissue() -> None:
+    dark = np.full((50, 60, 3), (20, 65, 40), np.uint8)
+    dark[::2] //= 4
+    assert not tissue_mask(dark).any()
+
+
 def test_sensitivity_takes_paler_tissue_in(tiles: list[np.ndarray]) -> None:
     pale = (0.15 * tiles[2] + 0.85 * np.array(GLASS)).astype(np.uint8)
     rgb, truth = on_glass(pale)

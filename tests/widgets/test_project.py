@@ -178,3 +178,42 @@ def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
     project.correct_section.classes.set_color(1, "#0000FF")
     np.testing.assert_allclose(project.editing.layer.get_color(1)[:3], (0, 0, 1), atol=0.01)
     assert project.session.colours == ["#0000FF"]
+
+
+def test_a_fine_tune_goes_on_while_another_slide_is_looked_at(
+    project: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_genselfdiff.widgets.learning.FINE_TUNE_SECONDS", 5.0)
+    project.correct_here()
+    paint(project, 1, 0, wait_for)
+    wait_for(project.fine_tune_section.button.isEnabled)
+    project.fine_tune_section.button.click()
+    assert project.job is not None
+    project.project_section.list.itemActivated.emit(project.project_section.list.topLevelItem(0), 0)
+    assert project.session.slide.name == "slide-0.png"
+    assert project.job is not None
+    wait_for(lambda: "round-1" in project.session.versions)
+    wait_for(lambda: project.job is None)
+    assert project.session.versions["round-1"].positions == {
+        project.session.slides.corrected[0].fingerprint: 1
+    }
+
+
+def test_a_slide_unlike_what_the_model_has_seen_is_noticed_without_being_asked(
+    dock: Any, wait_for: Wait
+) -> None:
+    grainy = np.random.default_rng(0).integers(60, 220, (600, 800, 1)).astype(np.uint8).repeat(3, axis=2)
+    dock.viewer.add_image(grainy, rgb=True, name="grainy", scale=(0.5, 0.5), units=("um", "um"))
+    dock.segment_view()
+    wait_for(lambda: dock.job is None)
+    wait_for(lambda: "denoising error" in dock.cohort_section.answer.text())
+    assert "unlike what the model has seen" in dock.slide_section.notice.text()
+    assert "adapt" in dock.slide_section.notice.text()
+    assert dock.slide_section.notice.isVisibleTo(dock)
+
+
+def test_two_classes_of_one_name_are_told_and_no_task_begins(project: Any) -> None:
+    project.task_section.classes.show_classes(["Gland", "gland"])
+    project.task_section.start.click()
+    assert "same name" in project.status.text.text()
+    assert project.session.task is None

@@ -13,7 +13,8 @@ from napari_genselfdiff.slides.fingerprint import slide_fingerprint
 
 def default_folder(slide: Slide) -> Path:
     """Where a slide's session lies unless the user says otherwise: the one that knows it, or a new one."""
-    return find_session(slide) or sessions_folder() / own_folder(slide.name, slide_fingerprint(slide))
+    fingerprint = slide_fingerprint(slide)
+    return find_session(fingerprint) or sessions_folder() / own_folder(slide.name, fingerprint)
 
 
 def sessions_folder() -> Path:
@@ -21,9 +22,8 @@ def sessions_folder() -> Path:
     return user_folder().parent / "sessions"
 
 
-def find_session(slide: Slide) -> Path | None:
+def find_session(fingerprint: str) -> Path | None:
     """The session in the user's folder that was saved last of those that hold a slide."""
-    fingerprint = slide_fingerprint(slide)
     files = sorted(sessions_folder().glob(f"*/{FILE_NAME}"), key=lambda file: -file.stat().st_mtime)
     for file in files:
         try:

@@ -155,7 +155,9 @@ def tissue_mask(rgb: NDArray[np.uint8], *, sensitivity: float = 0.5) -> NDArray[
     glass = np.maximum(np.quantile(rgb[scanned], GLASS_QUANTILE, axis=0), DIMMEST_GLASS)
     density = np.maximum(-np.log10((rgb + np.float32(1)) / (glass + 1)), 0).astype(np.float32)
     pen = ndimage.binary_dilation(_is_pen(density) & scanned, iterations=PEN_GROWTH)
-    valid = scanned & ~pen
+    valid: NDArray[np.bool_] = scanned & ~pen
+    if not valid.any():
+        return valid
     strongest = np.where(valid, density.max(axis=2), 0)
     strongest = ndimage.gaussian_filter(strongest, 1.5)
     low, high = CONTRAST

@@ -249,9 +249,14 @@ class GenSelfDiffDock(QWidget):
             self.layers.recolour()
 
     def _start_task(self, task: Task, colours: dict[str, str]) -> None:
-        if self.session is not None:
-            self.session.set_colours(colours)
-            self.session.start_task(task)
+        session = self.session
+
+        def begin() -> None:
+            assert session is not None
+            session.set_colours(colours)
+            session.start_task(task)
+
+        if session is not None and self.opening.guarded(begin):
             self.tabs.setCurrentIndex(0)
             self.correct_here()
             self._tell("Paint a few of each class, and some background (0); then Fine-tune.")
@@ -320,7 +325,7 @@ class GenSelfDiffDock(QWidget):
 
     def _connect(self) -> None:
         self.opening.entered.connect(self._entered)
-        self.opening.leaving.connect(self.runner.close)
+        self.opening.closing.connect(self.runner.close)
         self.opening.closed.connect(self._show_project)
         self.runner.changed.connect(self._show_state)
         self.project_section.slide_chosen.connect(self.opening.look_at)
@@ -347,6 +352,8 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.instant.toggled.connect(self._show_background)
         self.task_section.started.connect(self._start_task)
         self.task_section.classes.said.connect(self._tell)
+        self.learning.unlike.connect(self.slide_section.show_notice)
+        self.segmenting.segmented.connect(self.learning.notice)
         self.learning.correct_wanted.connect(self.correct_here)
         self.learning.adopted.connect(self._show_project)
         self.learning.improved.connect(self.segment_view)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, ScorePoint, Snapshot
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Round
@@ -16,6 +18,11 @@ from napari_genselfdiff.widgets.preview import Preview
 from napari_genselfdiff.widgets.running import Runner
 from napari_genselfdiff.widgets.sections import FineTuneSection
 from napari_genselfdiff.widgets.view import show_region
+from napari_genselfdiff.workers import Queue
+
+logger = logging.getLogger(__name__)
+
+ADAPT_IT = "The model may be wrong here; the tab Project can adapt it to this cohort."
 
 
 class Learning(QObject):
@@ -35,6 +42,8 @@ class Learning(QObject):
     """There is another version in the list."""
     improved = Signal()
     """It is in use, and other work may begin."""
+    unlike = Signal(str)
+    """What to say of the slide that is looked at, if the model has not seen the like; else nothing."""
     correct_wanted = Signal()
     """A place is shown that is to be corrected."""
 
@@ -51,8 +60,12 @@ class Learning(QObject):
         self.opening, self.runner, self.section, self.cohort = opening, runner, section, cohort
         self._tell = tell
         self.preview = Preview(tell)
+        self._queue = Queue()
+        self._checked: dict[str, Finished | None] = {}  # by fingerprint; None while it is being done
+        self._checking = CancelToken()
         opening.leaving.connect(self.preview.clear)
-        opening.entered.connect(cohort.forget)
+        opening.closing.connect(self._stop)
+        opening.entered.connect(self._show_familiar)
         section.fine_tune_clicked.connect(self.fine_tune)
         section.next_clicked.connect(self.next_place)
         cohort.check_clicked.connect(self.check_slide)
@@ -82,7 +95,7 @@ class Learning(QObject):
             self.runner.status.show_idle(event.message)
             if isinstance(event.result, Round):
                 outcome = event.result
-                session.adopt(outcome)
+                self.opening.guarded(lambda: session.adopt(event.result))
                 self.adopted.emit()
 
         def then() -> None:
@@ -90,12 +103,14 @@ class Learning(QObject):
             if outcome is not None and outcome.accepted:
                 self.improved.emit()
 
-        self.runner.start(
-            lambda cancel: session.fine_tune(seconds=FINE_TUNE_SECONDS, cancel=cancel),
-            on_event=came,
-            on_finished=finished,
-            on_error=self.section.answer.setText,
-            then=then,
+        self.opening.guarded(
+            lambda: self.runner.start(
+                lambda cancel: session.fine_tune(seconds=FINE_TUNE_SECONDS, cancel=cancel),
+                on_event=came,
+                on_finished=finished,
+                on_error=self.section.answer.setText,
+                then=then,
+            )
         )
 
     def next_place(self) -> None:
@@ -108,7 +123,7 @@ class Learning(QObject):
             self.runner.status.show_idle(event.message)
             if event.result is not None:
                 slide, region = event.result
-                session.visit(slide, region)
+                self.opening.guarded(lambda: session.visit(slide, region))
                 if slide is session.active or self.opening.look_at(slide.fingerprint):
                     self._look_at(region)
                 self.runner.status.show_idle(f"Next: {event.message}.")
@@ -121,11 +136,57 @@ class Learning(QObject):
         if session is None:
             return
 
+        fingerprint = session.active.fingerprint
+
         def finished(event: Finished) -> None:
-            self.cohort.answer.setText(event.message)
             self.runner.status.show_idle(event.message)
+            self._remember(fingerprint, event)
 
         self._start(lambda cancel: session.check_domain(cancel=cancel), finished)
+
+    def notice(self) -> None:
+        """Find out beside everything else whether the slide looks like what the model has seen; once each."""
+        session = self.opening.session
+        if session is None or session.slide.mpp is None or session.active.fingerprint in self._checked:
+            return
+        fingerprint = session.active.fingerprint
+        self._checked[fingerprint] = None
+
+        self._checking = CancelToken()
+
+        def failed(message: str) -> None:
+            # Nobody asked for it: a slide without tissue is told when it is segmented.
+            logger.info("the slide was not compared with what the model has seen: %s", message)
+
+        try:
+            events = session.check_domain(cancel=self._checking)
+        except UserError as error:
+            failed(str(error))
+            return
+
+        def work() -> Finished:
+            *_, last = events
+            assert isinstance(last, Finished)
+            return last
+
+        self._queue.submit(work, lambda event: self._remember(fingerprint, event), failed)
+
+    def _remember(self, fingerprint: str, event: Finished) -> None:
+        if event.result is not None:
+            self._checked[fingerprint] = event
+            self._show_familiar()
+
+    def _show_familiar(self) -> None:
+        """Show what is known of the slide that is looked at."""
+        session = self.opening.session
+        known = self._checked.get(session.active.fingerprint) if session is not None else None
+        if known is None:
+            self.cohort.forget()
+            self.unlike.emit("")
+            return
+        self.cohort.answer.setText(known.message)
+        far = f"{known.message[0].upper()}{known.message[1:]}. {ADAPT_IT}" if known.result.far else ""
+        self.unlike.emit(far)
 
     def adapt(self, seconds: float) -> None:
         """Go on with the pretext on unlabelled tissue of the project's slides."""
@@ -142,7 +203,7 @@ class Learning(QObject):
             self.cohort.answer.setText(event.message)
             self.runner.status.show_idle(event.message)
             if event.result is not None:
-                session.use_pretext(event.result)
+                self.opening.guarded(lambda: session.use_pretext(event.result))
 
         self._start(lambda cancel: session.adapt(seconds=seconds, cancel=cancel), finished, came)
 
@@ -162,6 +223,13 @@ class Learning(QObject):
         if layers.editing is None:
             self.correct_wanted.emit()
 
+    def _stop(self) -> None:
+        """Leave nothing running that reads the project's slides."""
+        self._checking.cancel()
+        self._queue.wait()
+        self.preview.wait()
+
     def close(self) -> None:
-        """End the preview's thread."""
+        """End the threads."""
         self.preview.close()
+        self._queue.close()

@@ -45,7 +45,9 @@ class Opening(QObject):
     """
 
     leaving = Signal()
-    """The slide's layers are about to be taken away: stop what works on them."""
+    """The slide's layers are about to be taken away."""
+    closing = Signal()
+    """The project is about to be closed: stop what works on it."""
     entered = Signal()
     """Another slide is looked at."""
     closed = Signal()
@@ -133,6 +135,7 @@ class Opening(QObject):
 
     def shut(self) -> None:
         """Stop what runs and finish writing; the session can be reopened."""
+        self.closing.emit()
         self._leave()
         session, self.session = self.session, None
         if session is not None:

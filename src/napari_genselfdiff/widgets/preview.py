@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_genselfdiff.errors import MissingScaleError
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import label_colormap
 from napari_genselfdiff.workers import Queue
@@ -48,7 +49,10 @@ class Preview:
             return
         session, number = layers.session, self._number
         slide, compute = session.slide, session.compute
-        scale = segmenter.spec.scale_for(slide.mpp, slide.where)
+        try:
+            scale = segmenter.spec.scale_for(slide.mpp, slide.where)
+        except MissingScaleError:
+            return  # another slide is looked at by now, whose resolution is not known
         part = _middle(region, round(LARGEST_VIEW * scale))
         self._busy = True
 
@@ -77,6 +81,11 @@ class Preview:
         layer, self._layer = self._layer, None
         if layer is not None and self._viewer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
+
+    def wait(self) -> None:
+        """Take the layer away when what is being computed is done."""
+        self.clear()
+        self._queue.wait()
 
     def close(self) -> None:
         """Take the layer away and end the thread."""

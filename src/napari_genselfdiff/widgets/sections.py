@@ -75,6 +75,9 @@ class SlideSection(QGroupBox):
         self.mpp.setToolTip("micrometres per pixel: about 0.25 for a 40x scan, 0.5 for 20x, 1.0 for 10x")
         self.mpp_button = button("Use", "say that the slide has this resolution")
         self.mpp_button.clicked.connect(lambda: self.mpp_given.emit(self.mpp.value()))
+        self.notice = QLabel()
+        self.notice.setWordWrap(True)
+        self.notice.setVisible(False)
         self.ask_mpp = QWidget()
         row = QHBoxLayout(self.ask_mpp)
         row.setContentsMargins(0, 0, 0, 0)
@@ -90,6 +93,7 @@ class SlideSection(QGroupBox):
         layout.addWidget(self.info)
         layout.addWidget(self.ask_mpp)
         layout.addWidget(self.warning)
+        layout.addWidget(self.notice)
         self.tissue = QCheckBox("Tissue outline")
         self.tissue.setToolTip(
             "show where tissue was found; glass, pen marks and empty tiles are left out of a whole slide"
@@ -111,6 +115,11 @@ class SlideSection(QGroupBox):
         self.sensitivity.blockSignals(True)
         self.sensitivity.setValue(round(100 * sensitivity))
         self.sensitivity.blockSignals(False)
+
+    def show_notice(self, text: str) -> None:
+        """Show what the user should know of the slide; nothing for an empty text."""
+        self.notice.setText(text)
+        self.notice.setVisible(bool(text))
 
     def show_slide(self, info: str, *, ask_mpp: bool, warning: str = "") -> None:
         """Show what is known of the slide."""

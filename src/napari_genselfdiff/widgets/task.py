@@ -5,6 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGroupBox, QHBoxLayout, QLabel, QVBoxLayout
 
+from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.session import STRUCTURES, Task
 from napari_genselfdiff.widgets.classes import ClassList
 from napari_genselfdiff.widgets.sections import button
@@ -55,5 +56,9 @@ class TaskSection(QGroupBox):
 
     def _start(self) -> None:
         names = [name for name, _ in self.classes.classes]
-        task = Task.named(names, mpp=self.structures.currentData(), instances=self.objects.isChecked())
+        try:
+            task = Task.named(names, mpp=self.structures.currentData(), instances=self.objects.isChecked())
+        except UserError as error:
+            self.classes.said.emit(str(error))
+            return
         self.started.emit(task, dict(self.classes.classes))
