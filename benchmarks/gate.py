@@ -51,7 +51,7 @@ WINDOW = 3
 WRONG = 1 / 3
 KINDS = ("exchanged", "all foreground", "all background", "moved")
 PIECE, PIECES = 200, 9
-PATCH = 96
+PATCH = 128
 
 
 def load(folder: Path, stem: str, *, stain: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

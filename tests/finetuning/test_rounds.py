@@ -4,101 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
+from tests.finetuning.conftest import CPU, SIDE, outcome, run, same, tissue
 
 from napari_genselfdiff.annotations import Annotations, encode
-from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion.config import COMPACT
-from napari_genselfdiff.errors import OutOfMemoryError, UserError
-from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress, ScorePoint, Snapshot
-from napari_genselfdiff.finetuning import rounds, scoring
+from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress, ScorePoint, Snapshot
+from napari_genselfdiff.finetuning import rounds
 from napari_genselfdiff.finetuning.corrections import Source
-from napari_genselfdiff.finetuning.examples import PatchBatch
-from napari_genselfdiff.finetuning.recipe import Amount, recipe_for
-from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
-from napari_genselfdiff.finetuning.trainer import Trainer
-from napari_genselfdiff.finetuning.training import blended, learning_rate
+from napari_genselfdiff.finetuning.rounds import train_round
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, copy_segmenter
+from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
 
-CPU = Compute("cpu", None, 1)
-TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
-SPEC = SegmenterSpec(config=TINY, classes=("background", "nucleus"), mpp=0.5)
-SIDE = 512
-
-
-def tissue(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Purple discs on pink, and where they are."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    truth = np.zeros((SIDE, SIDE), np.uint8)
-    for _ in range(90):
-        cy, cx = rng.uniform(0, SIDE, 2)
-        truth[np.hypot(y - cy, x - cx) < rng.uniform(8, 16)] = 1
-    rgb = np.where(truth[..., None] > 0, (110, 70, 150), (225, 175, 205)) + rng.normal(0, 8, (SIDE, SIDE, 3))
-    return rgb.clip(0, 255).astype(np.uint8), truth
-
-
-@pytest.fixture(scope="module")
-def network() -> Segmenter:
-    return build_segmenter(SPEC, start=None).eval()
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Any]:
-    opened = []
-
-    def source(seed: int = 0, *, box: Region | None = None, name: str | None = None) -> Source:
-        rgb, truth = tissue(seed)
-        drawing = Annotations.open(tmp_path / f"session-{seed}", shape=truth.shape, slide_id=f"s{seed}")
-        opened.append(drawing)
-        box = box or Region(0, 0, 320, 320)
-        part = truth[box.y : box.bottom, box.x : box.right]
-        drawing.stroke(0, box.y, box.x, encode(part), np.ones(part.shape, bool))
-        slide = slide_from_arrays(rgb, name=f"slide {seed}", mpp=0.5)
-        return Source(slide, drawing, name or f"fingerprint-{seed}")
-
-    yield source
-    for drawing in opened:
-        drawing.close()
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small network wants larger steps and smaller patches than the real one."""
-
-    def quick(amount: Amount, *, fresh: bool = False) -> Any:
-        recipe = recipe_for(amount, fresh=fresh)
-        settings = replace(recipe.settings, patch=32, batch=4, learning_rate=2e-2, ema=0.8)
-        return replace(recipe, settings=settings)
-
-    monkeypatch.setattr(rounds, "recipe_for", quick)
-
-
-def run(sources: Any, model: Segmenter, **options: Any) -> list[Event]:
-    options = {"compute": CPU, "steps": 4} | options
-    return list(train_round(sources, model, **options))
-
-
-def outcome(events: list[Event]) -> RoundResult:
-    last = events[-1]
-    assert isinstance(last, Finished)
-    assert isinstance(last.result, RoundResult)
-    return last.result
-
-
-def same(a: Segmenter, b: Segmenter) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_a_new_task_is_learned_from_what_was_painted(make: Any, network: Segmenter) -> None:
@@ -242,79 +166,6 @@ def test_a_class_that_the_model_does_not_have_is_told(make: Any, network: Segmen
         run([source], network)
 
 
-def test_with_little_memory_it_goes_on_with_a_smaller_batch_and_says_so(
-    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = make()
-    forward = Segmenter.forward
-
-    def small(self: Segmenter, x: torch.Tensor, **options: Any) -> Any:
-        if len(x) > 2 and torch.is_grad_enabled():
-            raise torch.OutOfMemoryError
-        return forward(self, x, **options)
-
-    plenty = outcome(run([source], network))
-    monkeypatch.setattr(Segmenter, "forward", small)
-    events = run([source], network)
-    told = [event.message for event in events if isinstance(event, Progress)]
-    assert (
-        told.count("the device has little memory: going on with 2 patches at a time, which takes longer") == 1
-    )
-    short = outcome(events)
-    assert short.settings["micro"] == 2
-    assert short.steps == plenty.steps == 4
-
-
-def test_with_little_memory_it_scores_in_smaller_tiles(
-    network: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rgb = tissue(3)[0]
-    plenty = scoring.predict_image(network, rgb, CPU)
-    forward = Segmenter.forward
-
-    def small(self: Segmenter, x: torch.Tensor, **options: Any) -> Any:
-        if x.numel() > 3 * 220 * 220:
-            raise torch.OutOfMemoryError
-        return forward(self, x, **options)
-
-    monkeypatch.setattr(Segmenter, "forward", small)
-    notes: list[str] = []
-    short = scoring.predict_image(network, rgb, CPU, notes=notes)
-    assert notes
-    assert set(notes) == {scoring.SMALLER_TILES}
-    assert np.abs(short.probabilities.astype(int) - plenty.probabilities).max() <= 1
-
-
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(make: Any, network: Segmenter) -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(4, 3, 32, 32, generator=generator) * 2 - 1
-    labels = (torch.rand(4, 32, 32, generator=generator) > 0.5).long()
-    weight = torch.rand(4, 32, 32, generator=generator) * torch.tensor([1.0, 0.1, 3, 0.5])[:, None, None]
-    settings = replace(recipe_for(Amount(1, 1, 1)).settings, batch=4)
-    gradients = []
-    for micro in (4, 1):
-        trainer = Trainer(network, CPU, settings)
-        trainer.micro = micro
-        trainer.train_step(PatchBatch(images, labels, weight, None), 0.0)
-        gradients.append(
-            torch.cat([p.grad.flatten() for p in trainer.trainee.parameters() if p.grad is not None])
-        )
-    # Cross-entropy is the same; soft Dice is that of each part.
-    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9
-
-
-def test_out_of_memory_with_a_single_patch_is_told(
-    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError
-
-    source = make()
-    monkeypatch.setattr(Segmenter, "forward", full)
-    with pytest.raises(OutOfMemoryError, match="out of memory"):
-        run([source], network, fresh=True)
-
-
 def test_a_snapshot_comes_early_and_stays_as_it_is(
     make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,42 +222,3 @@ def test_one_stroke_in_a_held_out_cell_is_learned_and_too_early_to_tell(
     assert result.pixels == 144
     assert not result.verdict.decided
     assert "too early to tell" in result.verdict.message
-
-
-def test_the_learning_rate_does_not_depend_on_how_many_steps_will_follow() -> None:
-    rates = [learning_rate(step) for step in range(300)]
-    assert rates[0] < 0.2
-    assert max(rates) == max(rates[5:15])
-    assert all(a > b for a, b in pairwise(rates[15:]))
-
-
-def test_half_the_way_lies_between_two_models(make: Any, network: Segmenter) -> None:
-    other = build_segmenter(SPEC, start=None, seed=1)
-    assert same(blended(network, other, 1.0), other)
-    assert same(blended(network, other, 0.0), network)
-    half = blended(network, other, 0.5).unet.output.weight
-    expected = (network.unet.output.weight + other.unet.output.weight) / 2
-    torch.testing.assert_close(half, expected)
-
-
-def test_the_anchor_holds_the_weights(make: Any, network: Segmenter) -> None:
-    settings = recipe_for(Amount(1, 1, 1)).settings
-    batch = PatchBatch(
-        torch.zeros(2, 3, 32, 32), torch.ones(2, 32, 32, dtype=torch.int64), torch.ones(2, 32, 32), None
-    )
-    moved = []
-    for pull in (0.0, 300.0):
-        trainer = Trainer(network, CPU, replace(settings, pull=pull, learning_rate=1e-2))
-        for _ in range(5):
-            trainer.train_step(batch, 0.2)
-        pairs = zip(network.parameters(), trainer.trainee.parameters(), strict=True)
-        moved.append(sum(float((a - b).detach().abs().sum()) for a, b in pairs))
-    assert moved[1] < 0.6 * moved[0]
-
-
-def test_more_corrections_mean_more_steps() -> None:
-    amounts = [Amount(150, 150, 1), Amount(5000, 1000, 5), Amount(100_000, 9000, 40)]
-    for fresh in (False, True):
-        steps = [recipe_for(amount, fresh=fresh).steps for amount in amounts]
-        assert steps == sorted(steps)
-        assert steps[0] < steps[-1]

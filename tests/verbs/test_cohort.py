@@ -2,159 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import dask
-import fsspec
 import numpy as np
 import pytest
 import tifffile
-import torch
 import zarr
 from distributed import Client, LocalCluster, WorkerPlugin
-from numpy.typing import NDArray
+from tests.verbs.conftest import (
+    ALL_CELLS,
+    WIDE,
+    Arrays,
+    Run,
+    arrays,
+    assert_layers_agree,
+    assert_same,
+    cells_of,
+    draw,
+    manifest,
+)
 
-from napari_genselfdiff import compute
-from napari_genselfdiff.diffusion.config import COMPACT
-from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.events import CancelToken, Event, Finished, Progress
-from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
-from napari_genselfdiff.verbs import cells, cluster
-from napari_genselfdiff.verbs.cohort import Cohort, segment_cohort
+from napari_genselfdiff.events import CancelToken, Finished, Progress
 
-TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
-TALL, WIDE = 3000, 2104
-ALL_CELLS = 3 * 3
-Arrays = dict[str, NDArray[Any]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "available_cores", lambda: 1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = SegmenterSpec(TINY, ("background", "nucleus"), mpp=0.5, instances=True)
-    made = build_segmenter(spec, start=None)
-    with torch.no_grad():
-        made.unet.output.weight.mul_(20)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_segmenter(made, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide of 9 cells, all tissue."""
-    return draw(tmp_path_factory.mktemp("large") / "large.tif", TALL, WIDE)
-
-
-def draw(path: Path, height: int, width: int, seed: int = 0) -> Path:
-    small = np.random.default_rng(seed).integers(60, 220, (height // 8, width // 8, 3), dtype=np.uint8)
-    image = np.kron(small, np.ones((8, 8, 1), np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"tile": (256, 256), "compression": "deflate", "photometric": "rgb"}
-    with tifffile.TiffWriter(path) as file:
-        file.write(image, subifds=4, **options)
-        for level in range(1, 5):
-            file.write(image[:: 2**level, :: 2**level], subfiletype=1, **options)
-    return path
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[LocalCluster]:
-    """Two worker processes; one death is one too many for a task."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            memory_limit=None,
-            silence_logs=60,
-            env={"FSSPEC_FILE": '{"auto_mkdir": true}'},
-        ) as started,
-    ):
-        # Local files as if they were far away, in this process and in those of the workers.
-        patch.setitem(fsspec.config.conf, "file", {"auto_mkdir": True})
-        yield started
-
-
-Run = Callable[..., Iterator[Event]]
-
-
-@pytest.fixture
-def begin(model: Path) -> Run:
-    def started(*slides: Path | str, output: Path | str, **options: Any) -> Iterator[Event]:
-        given = {"model": model, "mpp": 0.5, "device": "cpu"} | options
-        return segment_cohort([str(slide) for slide in slides], str(output), **given)
-
-    return started
-
-
-@pytest.fixture
-def run(begin: Run) -> Callable[..., tuple[list[Event], Cohort]]:
-    def finished(*slides: Path | str, **options: Any) -> tuple[list[Event], Cohort]:
-        events = list(begin(*slides, **options))
-        assert isinstance(events[-1], Finished)
-        return events, events[-1].result
-
-    return finished
-
-
-def arrays(store: Path | str) -> Arrays:
-    members = zarr.open_group(store, mode="r").members(max_depth=None)
-    return {name: np.asarray(node[:]) for name, node in members if isinstance(node, zarr.Array)}
-
-
-def assert_same(a: Arrays, b: Arrays) -> None:
-    assert a.keys() == b.keys()
-    for name, values in a.items():
-        np.testing.assert_array_equal(values, b[name], err_msg=name)
-
-
-def assert_layers_agree(found: Arrays) -> None:
-    """What is finished is the same on every layer; workers that were not waited for may have written more."""
-    finished = np.kron(found["cells"], np.ones((1024, 1024), np.uint8))[:TALL, :WIDE] > 0
-    for layer, (fine, coarse) in enumerate(pairwise(found[f"labels/{layer}"] for layer in range(4)), start=1):
-        here = finished[:: 2**layer, :: 2**layer]
-        np.testing.assert_array_equal(coarse[here], fine[::2, ::2][here])
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "cohort.json").read_text())
-    return content
-
-
-def cells_of(events: list[Event]) -> float:
-    return max(event.done for event in events if isinstance(event, Progress))
-
-
-@pytest.fixture(scope="module")
-def once(model: Path, large: Path, tmp_path_factory: pytest.TempPathFactory) -> Arrays:
-    """What one thread says of the large slide."""
-    folder = tmp_path_factory.mktemp("once")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compute, "available_cores", lambda: 1)
-        *_, last = segment_cohort([str(large)], str(folder), model=model, mpp=0.5, device="cpu")
-    assert isinstance(last, Finished)
-    found = arrays(folder / "large.zarr")
-    assert found["cells"].sum() == ALL_CELLS
-    assert (found["labels/0"] > 0).all()
-    assert 0.05 < (found["labels/0"] > 1).mean() < 0.95
-    assert_layers_agree(found)
-    return found
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_worker_that_is_killed_half_way_leaves_no_trace(
@@ -323,115 +196,3 @@ def test_a_cell_that_kills_every_worker_is_named(
     assert found["cells"].sum() >= ALL_CELLS - 2  # a neighbour may have been on the worker that died
     assert found["cells"][2, 1] == 0
     assert_layers_agree(found)
-
-
-def test_slides_are_found_in_folders_and_by_patterns_each_once(run: Run, tmp_path: Path) -> None:
-    one = draw(tmp_path / "in" / "a.tif", 300, 300)
-    two = draw(tmp_path / "in" / "deep" / "a.tif", 300, 300, seed=1)
-    picture = tmp_path / "in" / "deep" / "b.png"
-    picture.write_bytes(b"not yet")
-    pattern = str(tmp_path / "in" / "**" / "*.tif")
-    _, done = run(one.parent, pattern, two, output=tmp_path / "in")
-    assert done.done == [str(one), str(two)]
-    names = {entry["slide"]: entry["output"] for entry in manifest(one.parent)["slides"]}
-    assert names == {str(one): "a.zarr", str(two): "a-2.zarr"}
-    # Outputs beside the slides are not taken for slides, and names stay.
-    events, done = run(one.parent, two, output=tmp_path / "in")
-    assert done.done == [str(one), str(two)]
-    assert cells_of(events) == 0
-    for wrong, what in ((tmp_path / "none", "no such slide"), (tmp_path / "in" / "*.svs", "no such slide")):
-        with pytest.raises(UserError, match=what):
-            run(wrong, output=tmp_path / "out")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no slide was found.*\.svs"):
-        run(tmp_path / "empty", output=tmp_path / "out")
-
-
-def test_a_removed_output_is_made_again_and_another_slide_is_not_mixed_in(run: Run, tmp_path: Path) -> None:
-    slide, output = draw(tmp_path / "a.tif", 300, 300), tmp_path / "out"
-    run(slide, output=output)
-    draw(slide, 300, 300, seed=1)
-    _, done = run(slide, output=output)
-    assert "not the one that was segmented before" in done.failed[str(slide)]
-    assert f"remove {output / 'a.zarr'}" in done.failed[str(slide)]
-    (output / "a.zarr").rename(tmp_path / "old.zarr")
-    _, done = run(slide, output=output)
-    assert done.failed == {}
-    assert (arrays(output / "a.zarr")["labels/0"] > 0).all()
-
-
-def test_a_folder_is_of_one_model_one_resolution_and_one_run(
-    begin: Run, run: Run, model: Path, tmp_path: Path
-) -> None:
-    slide, output = draw(tmp_path / "a.tif", 300, 300), tmp_path / "out"
-    events = begin(slide, output=output)
-    next(events)
-    with pytest.raises(UserError, match="another run"):
-        run(slide, output=output)
-    events.close()  # type: ignore[attr-defined]
-    run(slide, output=output)
-    with pytest.raises(UserError, match=r"--mpp 0\.5"):
-        run(slide, output=output, mpp=0.4)
-    other = tmp_path / "other.safetensors"
-    spec = SegmenterSpec(TINY, ("background", "nucleus"), mpp=0.5)
-    save_segmenter(build_segmenter(spec, start=None, seed=3), other)
-    with pytest.raises(UserError, match="the model tiny"):
-        run(slide, output=output, model=other)
-    (output / "cohort.json").write_text("[]")
-    with pytest.raises(UserError, match="no list of a cohort"):
-        run(slide, output=output)
-
-
-def test_stores_may_lie_at_an_address(run: Run, large: Path, once: Arrays, tmp_path: Path) -> None:
-    address = f"memory://{uuid.uuid4().hex}"
-    _, done = run(large, output=address)
-    assert done.manifest == f"{address}/cohort.json"
-    assert_same(arrays(f"{address}/large.zarr"), once)
-    events, _ = run(large, output=address)
-    assert cells_of(events) == 0
-    with pytest.raises(UserError, match="cannot be reached"):
-        run(large, output="nowhere://bucket/x")
-
-
-def test_workers_write_to_an_address(
-    run: Run, large: Path, once: Arrays, two_workers: LocalCluster, tmp_path: Path
-) -> None:
-    _, done = run(large, output=f"local://{tmp_path}/far", scheduler=two_workers.scheduler_address)
-    assert done.failed == {}
-    assert_same(arrays(tmp_path / "far" / "large.zarr"), once)
-
-
-def test_a_scheduler_must_be_one_and_answer(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slide = draw(tmp_path / "a.tif", 300, 300)
-    for wrong in ("local:0", "local:many", "node7"):
-        with pytest.raises(UserError, match="this is no scheduler"):
-            run(slide, output=tmp_path, scheduler=wrong)
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    with pytest.raises(UserError, match="does not answer"):
-        run(slide, output=tmp_path, scheduler="tcp://127.0.0.1:9")
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r'pip install "napari-genselfdiff\[cluster\]"'):
-        run(slide, output=tmp_path, scheduler="local:2")
-    assert run(slide, output=tmp_path)[1].failed == {}  # threads do not need it
-
-
-def test_a_worker_of_another_version_is_told(
-    run: Run, two_workers: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slide = draw(tmp_path / "a.tif", 300, 300)
-    monkeypatch.setattr(cluster, "__version__", "99.0")
-    with pytest.raises(UserError, match=r"install 99\.0"):
-        run(slide, output=tmp_path, scheduler=two_workers.scheduler_address)
-
-
-def test_workers_use_their_own_threads_and_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "_worker", lambda: ("tcp://somewhere", 6))
-    assert cells._worker_compute("cpu", None).threads == 6
-    assert cells._worker_compute("cpu", 2).threads == 2
-    monkeypatch.setattr(cells, "choose_compute", lambda *a, **k: compute.Compute("cuda", None, 1))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert cells._worker_compute("auto", None).device == "cuda"
-    monkeypatch.setattr(cells, "_worker", lambda: (6, 1))
-    assert cells._worker_compute("auto", None).device == "cuda:2"

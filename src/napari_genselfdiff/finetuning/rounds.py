@@ -32,8 +32,10 @@ LOOKS = 8
 """A look at the held-out score takes at most one part of so many of the time since the last one."""
 FIFTH = "the fifth of your corrections that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
-SHARES = (1.0, 0.5, 0.25, 0.12)
-"""Ways from the old weights to the new that are tried until the new model keeps enough of the old."""
+HALF = 0.5
+SHARES = (1.0, HALF, 0.25, 0.12)
+"""Ways from the old weights to the new: all of it and half of it are tried, and less of it until the new
+model keeps enough of the old."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def train_cut(
     crossing = not fresh and exam.regions < FEWEST <= cut.amount.regions
     limit = None
     if seconds is not None:
-        left = max(0.0, seconds - clock.seconds - 1.5 * looking)
+        left = max(0.0, seconds - clock.seconds - (1.5 if fresh else 2.5) * looking)
         limit = clock.seconds + left * (0.45 if crossing else 1.0)
 
     trainer, sampler = training.start([place.example() for place in cut.places])
@@ -234,7 +236,8 @@ def train_cut(
 def _judged(
     training: Training, trainer: Trainer, exam: Exam, before: Answers | None, cut: Cut, fresh: bool
 ) -> Generator[Event, None, tuple[Segmenter, Verdict, float, Answers] | None]:
-    """The new model, or the part of the way to it that keeps enough of the old, and the verdict."""
+    """The new model, or the part of the way to it that the gate likes best, and the verdict."""
+    best: tuple[Segmenter, Verdict, float, Answers] | None = None
     for share in SHARES:
         model = trainer.snapshot()
         if share < 1:
@@ -243,10 +246,16 @@ def _judged(
         if answers is None:
             return None
         verdict = judge_round(before, answers, where=FIFTH)
-        if fresh or training.begin is not None or not verdict.too_far:
+        if best is None or _rank(verdict) > _rank(best[1]):
+            best = model, verdict, share, answers
+        if fresh or training.begin is not None or (share <= HALF and not best[1].too_far):
             break
-    assert answers is not None
-    return model, verdict, share, answers
+    return best
+
+
+def _rank(verdict: Verdict) -> tuple[bool, float]:
+    """What of several models is preferred."""
+    return verdict.accepted, (verdict.after or 0.0) - (verdict.before or 0.0)
 
 
 def _crossed(

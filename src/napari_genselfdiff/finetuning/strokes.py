@@ -20,7 +20,7 @@ from napari_genselfdiff.segmentation.store import finest_layer
 if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations
 
-A_TILE = 200
+A_TILE = 1000
 """At most so many pixels of a class are taken from a tile."""
 A_BOX = 24
 """At most so many tiles of one box of what was drawn: a tumour outlined on the overview has thousands."""
