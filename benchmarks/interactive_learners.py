@@ -63,6 +63,7 @@ class Network:
         unet, _ = load_pretext(pretext)
         spec = SegmenterSpec(unet.config, CLASSES, mpp)
         self.segmenter = build_segmenter(spec, start=None if scratch else unet.state_dict(), seed=seed)
+        self.start = self.segmenter
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
 
@@ -75,6 +76,8 @@ class Network:
                 self.segmenter,
                 compute=self.compute,
                 fresh=self.round == 0,
+                begin=self.start if self.round else None,
+                grown=self.round > 0,
                 seconds=NO_LIMIT,
                 steps=self.steps,
                 seed=1000 * self.seed + self.round,

@@ -66,17 +66,28 @@ def test_with_few_regions_it_is_too_early_to_tell() -> None:
 
 def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     old = answers([0.8] * 10)
-    better = judge_round(old, answers([0.9] * 10, kept=0.85))
+    better = judge_round(old, answers([0.84] * 10, kept=0.85))
     assert not better.accepted
     assert better.too_far
     assert "15% of what the model says where you did not correct" in better.message
     assert judge_round(old, answers([0.9] * 10, kept=0.975)).accepted
-    # A poor model may be changed more.
+    # A large gain needs more change, and a poor model may be changed more.
+    assert judge_round(old, answers([0.9] * 10, kept=0.85)).accepted
     assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.85)).accepted
     early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
     assert not early.decided
     assert not early.accepted
     assert judge_round(answers([0.2]), answers([0.9], kept=0.97)).accepted
+
+
+def test_a_model_grown_from_fewer_corrections_is_no_witness() -> None:
+    early = judge_round(answers([0.2]), answers([0.9], kept=0.5), grown=True)
+    assert early.accepted
+    assert not early.decided
+    assert "it has seen all that the one before has, and more" in early.message
+    old = answers([0.8] * 10)
+    assert judge_round(old, answers([0.9] * 10, kept=0.5), grown=True).accepted
+    assert not judge_round(old, answers([0.7] * 10, kept=0.5), grown=True).accepted
 
 
 def test_regions_that_no_model_understands_do_not_count() -> None:

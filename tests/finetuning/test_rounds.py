@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.finetuning.conftest import CPU, SIDE, outcome, run, same, tissue
+from tests.finetuning.conftest import CPU, SIDE, SPEC, outcome, run, same, tissue
 
 from napari_genselfdiff.annotations import Annotations, encode
 from napari_genselfdiff.errors import UserError
@@ -19,7 +19,7 @@ from napari_genselfdiff.finetuning import rounds
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.rounds import train_round
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
+from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter, copy_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -50,6 +50,26 @@ def test_a_better_model_passes_the_gate_and_the_parent_is_not_changed(make: Any,
     assert result.verdict.after > result.verdict.before + 0.2
     assert same(network, before)
     assert not same(result.segmenter, before)
+
+
+def test_a_grown_model_begins_again_while_corrections_are_few(
+    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, start = make(), build_segmenter(SPEC, start=None, seed=3)
+    further = outcome(run([source], network, steps=2))
+    monkeypatch.setattr(rounds, "MANY", 10**6)
+    anew = outcome(run([source], network, begin=start, grown=True, steps=2))
+    assert distance(anew.segmenter, start) < distance(anew.segmenter, network) / 2
+    assert not anew.verdict.too_far
+    monkeypatch.setattr(rounds, "MANY", 1)
+    assert same(
+        outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter
+    )
+
+
+def distance(a: Segmenter, b: Segmenter) -> float:
+    pairs = zip(a.unet.parameters(), b.unet.parameters(), strict=True)
+    return sum(float((x - y).detach().abs().sum()) for x, y in pairs)
 
 
 def test_the_same_round_gives_the_same_weights(make: Any, network: Segmenter) -> None:

@@ -20,6 +20,7 @@ from napari_genselfdiff.diffusion.pretraining import PretrainSettings
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress
+from napari_genselfdiff.finetuning.recipe import Amount, recipe_for
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.session import Session, Task
@@ -60,6 +61,30 @@ def correct(session: Session, region: Region) -> None:
 def weights(session: Session, name: str) -> str:
     """A hash of a version's file."""
     return hashlib.sha256(session.versions.path(name).read_bytes()).hexdigest()
+
+
+def test_a_young_task_begins_again_at_the_pretext_and_is_not_frozen(
+    session: Session, pretext: Path, tissue: Pixels
+) -> None:
+    session.start_task(Task.named(["dark"], mpp=0.5))
+    assert not session.grown
+    correct(session, Region(40, 0, 20, 20))
+    session.adopt(last(session.fine_tune(seconds=None, steps=2)).result)
+    assert session.grown
+    correct(session, Region(90, 200, 20, 20))
+    second = last(session.fine_tune(seconds=None, steps=60)).result
+    assert second.accepted  # though it is too early to tell, and nothing like the first
+    assert "too early to tell" in second.message
+    assert second.version.parent == "round-1"
+    assert second.version.settings["pretext"] == "pretext"
+    assert (
+        second.version.settings["settings"]["learning_rate"]
+        == recipe_for(Amount(1, 1, 1), fresh=True).settings.learning_rate
+    )
+    session.adopt(second)
+    assert session.grown
+    session.use_model("tiny")
+    assert not session.grown
 
 
 def test_a_task_without_a_model_learns_from_the_pretext(
@@ -192,7 +217,7 @@ def test_the_pretext_adapts_to_the_slides_and_the_next_fine_tune_begins_with_it(
     again = Session(session.folder, session.slide, compute=CPU)
     assert again.pretext.endswith("pretext-1.safetensors")
     assert len(again.versions) >= 2
-    assert again.adapted_segmenter() is None  # it had its turn
+    assert again.other_start() is None  # it had its turn
     check = last(again.check_domain())
     assert "denoising error" in check.message
     again.close()

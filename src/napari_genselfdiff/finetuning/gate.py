@@ -24,6 +24,8 @@ FEWEST = 5
 CHANGED, LEAST_CHANGED = 0.8, 0.03
 """A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.8 (1 - d)^2``,
 and by 3 % in any case: a poor one is soon left behind, a good one is led in small steps."""
+PER_GAIN = 2.5
+"""More may be changed by so many times the gain that is sure (the lower bound): a gain needs some change."""
 KEPT_EARLY = 0.96
 """Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
 DOUBTFUL, TRUSTED = 0.6, 0.8
@@ -70,6 +72,7 @@ def judge_round(
     after: Answers | None,
     *,
     where: str = "the fifth of your corrections that it did not see",
+    grown: bool = False,
 ) -> Verdict:
     """Decide by what two models answered to the same exam.
 
@@ -81,6 +84,9 @@ def judge_round(
         Of the new model; None when nothing was asked.
     where : str
         What the exam was about, for the message.
+    grown : bool
+        The model before was grown from a part of these corrections: it is no witness, and while it is too
+        early to tell the new one is used, which has seen all that the other has and more.
 
     Notes
     -----
@@ -92,11 +98,14 @@ def judge_round(
     kept = None if after is None or not after.kept.any() else float(dice(after.kept))
     if before is None:
         return _first(after, where)
+    witness = None if grown else kept
     regions = 0 if after is None else len(after.counts)
     weight = np.zeros(0) if after is None else _trust(before, after)
     if after is None or np.count_nonzero(weight) < FEWEST:
-        careful = kept is not None and kept >= KEPT_EARLY
-        done = "it is used, as it changes little elsewhere" if careful else "the model stays as it was"
+        careful = grown or (kept is not None and kept >= KEPT_EARLY)
+        seen = "it has seen all that the one before has, and more"
+        why = seen if grown else "it changes little elsewhere"
+        done = f"it is used, as {why}" if careful else "the model stays as it was"
         return Verdict(
             careful,
             False,
@@ -110,7 +119,8 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    too_far = kept is not None and 1 - kept > max(LEAST_CHANGED, CHANGED * (1 - old) ** 2)
+    allowed = max(LEAST_CHANGED, CHANGED * (1 - old) ** 2, PER_GAIN * low)
+    too_far = witness is not None and 1 - witness > allowed
     accepted = low > 0 and not too_far
     if accepted:
         message = f"better: {scores}"
@@ -118,7 +128,7 @@ def judge_round(
         message = f"not better: {scores}; the model stays as it was"
     elif too_far:
         message = (
-            f"not taken over: {scores}, but it changes {1 - (kept or 0):.0%} of what the model says "
+            f"not taken over: {scores}, but it changes {1 - (witness or 0):.0%} of what the model says "
             "where you did not correct; look at both, and correct some of that if the new one is right"
         )
     else:

@@ -17,13 +17,13 @@ from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
 from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
-from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
+from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.finetuning.training import Training, blended
 from napari_genselfdiff.segmentation.network import Segmenter
 
-SECONDS = 25.0
+SECONDS = 40.0
 """Of a round, unless it is told otherwise."""
 SAVE_EVERY = 10.0
 FIRST_SNAPSHOT = 8.0
@@ -78,6 +78,7 @@ def train_round(
     compute: Compute,
     fresh: bool = False,
     begin: Segmenter | None = None,
+    grown: bool = False,
     anchor: dict[str, Tensor] | None = None,
     seconds: float | None = None,
     steps: int | None = None,
@@ -100,10 +101,14 @@ def train_round(
     begin : Segmenter, optional
         Weights to start from instead, such as those of an adapted pretext; the model in use still teaches
         where nothing was corrected, and is still to be beaten.
+    grown : bool
+        The model in use was grown from ``begin`` by a part of these corrections. While they are few, a round
+        starts there again: what too few strokes have taught is easier learned anew than unlearned. When they
+        are many, training goes on from the model in use.
     anchor : dict of str to Tensor, optional
         U-Net weights that training is pulled to; those of ``segmenter`` by default.
     seconds : float, optional
-        When to end, reading and scoring included; 25 by default when ``steps`` is not given either.
+        When to end, reading and scoring included; 40 by default when ``steps`` is not given either.
     steps : int, optional
         Steps of the training; as many as help, by default.
     seed : int
@@ -141,9 +146,11 @@ def train_round(
     if cut is None:
         yield Finished(None, "stopped; the model stays as it was", cancelled=True)
         return
+    if grown and cut.amount.pixels >= MANY:
+        begin, grown = None, False
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
-    training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin)
+    training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
     yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
 
@@ -163,7 +170,7 @@ def train_cut(
     if before is not None and exam.regions:
         curve.append((0, float(dice(before.counts.sum(axis=0)))))
         yield ScorePoint(0, curve[0][1], clock.seconds)
-    crossing = not fresh and exam.regions < FEWEST <= cut.amount.regions
+    crossing = not (fresh or training.grown) and exam.regions < FEWEST <= cut.amount.regions
     limit = None
     if seconds is not None:
         left = max(0.0, seconds - clock.seconds - (1.5 if fresh else 2.5) * looking)
@@ -245,7 +252,7 @@ def _judged(
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
-        verdict = judge_round(before, answers, where=FIFTH)
+        verdict = judge_round(before, answers, where=FIFTH, grown=training.grown)
         if best is None or _rank(verdict) > _rank(best[1]):
             best = model, verdict, share, answers
         if fresh or training.begin is not None or (share <= HALF and not best[1].too_far):
@@ -288,7 +295,8 @@ def _crossed(
         old.append(exam.parents())
         new.append(answers)
     # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
-    return judge_round(joined(old), replace(joined(new), kept=whole.kept), where=CROSSED)
+    new_answers = replace(joined(new), kept=whole.kept)
+    return judge_round(joined(old), new_answers, where=CROSSED, grown=training.grown)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:

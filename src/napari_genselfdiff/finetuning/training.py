@@ -41,6 +41,8 @@ class Training:
     anchor : dict of str to Tensor, or None
     begin : Segmenter, optional
         The weights to start from, where they are not those of the model in use.
+    grown : bool
+        The model in use was grown from ``begin`` by a part of the corrections.
     """
 
     segmenter: Segmenter
@@ -51,6 +53,7 @@ class Training:
     seconds: float | None
     anchor: dict[str, Tensor] | None
     begin: Segmenter | None = None
+    grown: bool = False
 
     def start(self, examples: Sequence[Example]) -> tuple[Trainer, CorrectionSampler]:
         """A training that has not begun, and its patches."""

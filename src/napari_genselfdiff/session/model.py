@@ -148,23 +148,36 @@ class SessionModel:
             return str(self.folder / self._state.pretext)
         return self.task.pretext if self.task is not None else library.DEFAULT_PRETEXT
 
-    def adapted_segmenter(self) -> Segmenter | None:
-        """What the next fine-tune begins with after the pretext was adapted, once; None in all other cases.
+    def other_start(self) -> Segmenter | None:
+        """What the next fine-tune begins with when it is not the model in use, which it must beat; or None.
 
-        It has the classes of the model in use, which it must beat. If it did not, fine-tunes go on from the
-        model.
+        The pretext, with the classes of the model in use, once after it was adapted, and whenever that model
+        is `grown`.
         """
-        adapted = self._state.pretext
-        if not adapted or not self.current:
-            return None
-        name = Path(adapted).name
-        if any(version.settings.get(PRETEXT) == name for version in self.versions):
+        if not self.current or not (self.grown or self._newly_adapted):
             return None
         from napari_genselfdiff.diffusion.pretraining import load_pretext
         from napari_genselfdiff.session.starting import pretext_segmenter
 
-        spec, network = self.segmenter().spec, load_pretext(self.folder / adapted)[0]
+        spec, network = self.segmenter().spec, load_pretext(library.resolve(self.pretext))[0]
         return pretext_segmenter(spec, network.state_dict()) if network.config == spec.config else None
+
+    @property
+    def grown(self) -> bool:
+        """Whether the model in use comes from a pretext by the session's corrections alone."""
+        name = self.current
+        while name is not None and name in self.versions:
+            version = self.versions[name]
+            if version.settings.get("fresh"):
+                return True
+            name = version.parent
+        return False
+
+    @property
+    def _newly_adapted(self) -> bool:
+        """Whether there is an adapted pretext that no version began with yet."""
+        adapted = Path(self._state.pretext or "").name
+        return bool(adapted) and all(version.settings.get(PRETEXT) != adapted for version in self.versions)
 
     def use_pretext(self, path: str) -> None:
         """Begin the next fine-tune with an adapted pretext; ``path`` is relative to the session's folder."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.pace import Pace
     from napari_genselfdiff.segmentation.store import PredictionStore
 
-FINE_TUNE_SECONDS = 25.0
+FINE_TUNE_SECONDS = 40.0
 
 
 class Session(SessionModel):

@@ -86,7 +86,7 @@ def fine_tune_model(
                 "press Correct here and paint what the model got wrong",
             )
         sources, left_out = _sources(corrected)
-        begin = session.adapted_segmenter()
+        begin, grown = session.other_start(), session.grown
         made_with = session.pretext if begin is not None or parent is None else ""
         _forget_others(unfinished)
         resume = unfinished.exists()
@@ -98,6 +98,7 @@ def fine_tune_model(
                     compute=session.compute,
                     fresh=parent is None,
                     begin=begin,
+                    grown=grown,
                     seconds=seconds,
                     steps=steps,
                     seed=seed,
