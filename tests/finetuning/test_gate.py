@@ -52,8 +52,11 @@ def test_a_gain_within_the_noise_is_refused() -> None:
     assert verdict.low is not None
     assert verdict.low < 0
     # The same regions for both: a small gain in each of them is no noise.
-    paired = judge_round(answers(old), answers([min(1.0, value + 0.02) for value in old]))
+    paired = judge_round(answers(old), answers([value + 0.02 for value in old]))
     assert paired.accepted
+    hardly = judge_round(answers(old), answers([value + 0.005 for value in old]))
+    assert not hardly.accepted
+    assert "hardly better" in hardly.message
 
 
 def test_with_few_regions_it_is_too_early_to_tell() -> None:

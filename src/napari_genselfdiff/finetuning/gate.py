@@ -19,10 +19,12 @@ SLIDES = 3
 """From so many slides on, the bootstrap draws slides: the regions of one are alike."""
 NOISE = 20.0
 """Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
+LEAST_GAIN = 0.01
+"""A smaller one is not worth a change, however sure: regions of one window are more alike than they look."""
 FEWEST = 5
 """Regions below which nothing can be told."""
-CHANGED, LEAST_CHANGED = 0.8, 0.03
-"""A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.8 (1 - d)^2``,
+CHANGED, LEAST_CHANGED = 0.4, 0.03
+"""A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.4 (1 - d)^2``,
 and by 3 % in any case: a poor one is soon left behind, a good one is led in small steps."""
 PER_GAIN = 2.5
 """More may be changed by so many times the gain that is sure (the lower bound): a gain needs some change."""
@@ -121,7 +123,7 @@ def judge_round(
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
     allowed = max(LEAST_CHANGED, CHANGED * (1 - old) ** 2, PER_GAIN * low)
     too_far = witness is not None and 1 - witness > allowed
-    accepted = low > 0 and not too_far
+    accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
         message = f"better: {scores}"
     elif new <= old:
@@ -131,6 +133,8 @@ def judge_round(
             f"not taken over: {scores}, but it changes {1 - (witness or 0):.0%} of what the model says "
             "where you did not correct; look at both, and correct some of that if the new one is right"
         )
+    elif low > 0:
+        message = f"hardly better: {scores}; the model stays as it was"
     else:
         message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
     return Verdict(accepted, True, old, new, low, high, regions, kept, too_far, message)
