@@ -48,7 +48,6 @@ SIDE = 500
 """MoNuSeg at half its resolution, 0.5 micrometres a pixel."""
 WINDOW = 3
 """Cells along a side of what is corrected in a round."""
-WRONG = 1 / 3
 KINDS = ("exchanged", "all foreground", "all background", "moved")
 PIECE, PIECES = 200, 9
 PATCH = 128
@@ -136,7 +135,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     places: dict[int, Place] = {}
     wrong: list[str | None] = []
     log: list[dict[str, Any]] = []
-    spoil = rng.permutation(arguments.rounds) < round(WRONG * arguments.rounds)
+    spoil = rng.permutation(arguments.rounds) < round(arguments.wrong * arguments.rounds)
     for number in range(arguments.rounds):
         kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
@@ -215,6 +214,7 @@ def main() -> None:
     parser.add_argument("--young", type=int, default=0, help="start from so many steps on two images")
     parser.add_argument("--small", action="store_true", help="a small network, with --young")
     parser.add_argument("--stain", type=float, default=0.0, help="0: as it is, 1: much changed")
+    parser.add_argument("--wrong", type=float, default=1 / 3, help="share of the rounds; 0: does it forget?")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=1)
     parser.add_argument("--images", type=int, default=12, help="in which corrections are made")

@@ -20,6 +20,7 @@ from napari_genselfdiff.segmentation.network import (
     copy_segmenter,
     load_segmenter,
     save_segmenter,
+    with_classes,
 )
 
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
@@ -86,6 +87,20 @@ def test_a_copy_is_independent() -> None:
     copy.card["name"] = "copy"
     assert segmenter.unet.stem.weight.abs().sum() > 0
     assert segmenter.card["name"] == "mine"
+
+
+def test_a_new_class_is_never_said_until_it_is_learned() -> None:
+    segmenter = build_segmenter(SPEC, start=None).eval()
+    more = with_classes(segmenter, (*SPEC.classes, "stroma", "vessel"))
+    assert more.spec.classes == ("background", "nucleus", "gland", "stroma", "vessel")
+    with torch.no_grad():
+        (logits, distance), (before, distance_before) = more(X), segmenter(X)
+    torch.testing.assert_close(logits[:, :3], before)
+    torch.testing.assert_close(distance, distance_before)
+    assert (logits.argmax(dim=1) < 3).all()
+    torch.testing.assert_close(logits[:, 3], logits[:, 4])
+    with pytest.raises(ValueError, match="forget"):
+        with_classes(segmenter, SPEC.classes[:2])
 
 
 def test_a_saved_segmenter_predicts_the_same_after_reloading(tmp_path: Path) -> None:

@@ -87,6 +87,36 @@ def test_a_young_task_begins_again_at_the_pretext_and_is_not_frozen(
     assert not session.grown
 
 
+def test_a_model_learns_a_further_class(session: Session, tissue: Pixels) -> None:
+    model, known = session.current, session.classes
+    session.change_classes([*known[1:], "dark"])
+    assert session.classes == (*known, "dark")
+    assert session.versions["classes-1"].parent == model
+    last(session.segment(WHOLE))
+    assert session.labels(0, 0, 0, 300, 400).max() <= len(known) - 1  # it knows nothing of it yet
+    rgb = session.slide.read(0, 0, 300, 200)
+    session.annotations.accept(
+        0, Region(0, 0, 300, 200), encode(len(known) * (rgb[..., 0] < 150).astype(np.uint8))
+    )
+    result = last(session.fine_tune(seconds=None, steps=3)).result
+    assert result.version.parent == "classes-1"
+    session.adopt(replace(result, accepted=False))
+    session.change_classes([*known[1:], "pigment"])
+    assert session.versions["classes-2"].parent == "classes-1"  # something came of it
+    with pytest.raises(UserError, match="same name"):
+        session.change_classes([*known[1:], known[1].upper()])
+    with pytest.raises(UserError, match="a class that a model knows stays, pigment"):
+        session.change_classes(known[1:])
+
+
+def test_a_task_that_is_not_trained_yet_gets_another_class(session: Session, pretext: Path) -> None:
+    session.start_task(Task.named(["dark"], mpp=0.5))
+    session.change_classes(["dark", "pale"])
+    assert session.classes == ("background", "dark", "pale")
+    assert session.starting_segmenter().spec.classes == session.classes
+    assert session.current is None
+
+
 def test_a_task_without_a_model_learns_from_the_pretext(
     session: Session, pretext: Path, tissue: Pixels
 ) -> None:

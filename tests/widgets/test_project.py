@@ -14,7 +14,9 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 from tests.widgets.conftest import TINY
 
+from napari_genselfdiff.annotations import classes_of
 from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.widgets.versions import REALLY
 
@@ -178,6 +180,28 @@ def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
     project.correct_section.classes.set_color(1, "#0000FF")
     np.testing.assert_allclose(project.editing.layer.get_color(1)[:3], (0, 0, 1), atol=0.01)
     assert project.session.colours == ["#0000FF"]
+
+
+def test_a_class_is_added_to_the_model_in_use(project: Any, wait_for: Wait) -> None:
+    project.correct_here()
+    before, classes = project.session.classes, project.correct_section.classes
+    model = project.session.current
+    QTest.mouseClick(classes.add_button, Qt.MouseButton.LeftButton)
+    assert project.session.classes == (*before, "class 1")
+    wait_for(lambda: project.job is None)  # the view is segmented again
+    classes.tree.topLevelItem(2).setText(1, "stroma")
+    assert project.session.classes == (*before, "stroma")
+    made = [version for version in project.session.versions if version.kind == "classes"]
+    assert [(version.name, version.parent) for version in made] == [(project.session.current, model)]
+    wait_for(lambda: project.job is None)
+    assert classes.current == 2
+    paint(project, 2, 0, wait_for)
+    assert (classes_of(project.session.annotations.read(0, Region(0, 0, 600, 800))) == 2).any()
+    QTest.mouseClick(classes.remove_button, Qt.MouseButton.LeftButton)
+    assert "stays" in project.status.text.text()
+    assert len(classes.classes) == 2
+    project.session.use_model(model)
+    assert [name for name, _ in classes.classes] == list(before[1:])
 
 
 def test_a_fine_tune_goes_on_while_another_slide_is_looked_at(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ MAX_CLASSES = 17
 
 SAME_SCALE = 0.05
 """Scales that differ from a power of two by less are taken as that power."""
+
+UNKNOWN_CLASS = 4.0
+"""Logits by which a class that is new to a model lies below the background."""
 
 DEFAULT_TIMESTEP = TASK_TIMESTEP
 """Time step of the clean input; features are best at small, non-zero noise levels (Baranchuk et al. 2022)."""
@@ -212,6 +216,36 @@ def copy_segmenter(segmenter: Segmenter) -> Segmenter:
     twin = Segmenter(segmenter.spec, segmenter.card)
     twin.load_state_dict(segmenter.state_dict())
     return twin.to(next(segmenter.parameters()).device)
+
+
+def with_classes(segmenter: Segmenter, names: Sequence[str]) -> Segmenter:
+    """A copy with other names for its classes, and further classes that it does not know yet.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    names : sequence of str
+        Of all classes, the background first; the first ones are those that it has.
+
+    Returns
+    -------
+    Segmenter
+        It says of every pixel what the other says: a new class is as likely as the background, times a
+        small number, until it is learned.
+    """
+    old = len(segmenter.spec.classes)
+    more = len(names) - old
+    if more < 0:
+        raise ValueError("a model does not forget classes")
+    grown = Segmenter(replace(segmenter.spec, classes=tuple(names)), segmenter.card)
+    state = dict(segmenter.unet.state_dict())
+    for name in ("output.weight", "output.bias"):
+        values = state[name]
+        new = values[:1].expand(more, *values.shape[1:])
+        new = new - UNKNOWN_CLASS if name == "output.bias" else new
+        state[name] = torch.cat([values[:old], new, values[old:]])
+    grown.unet.load_state_dict(state)
+    return grown.to(next(segmenter.parameters()).device).eval()
 
 
 def save_segmenter(segmenter: Segmenter, path: str | Path, **entries: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +102,42 @@ class SessionModel:
         self.save()
         self.task_changed.emit()
         self.model_changed.emit("")
+
+    def change_classes(self, names: Sequence[str]) -> None:
+        """Rename classes, and add further ones behind them.
+
+        A model that is in use becomes a new version, which says what it said before: it knows nothing of the
+        new classes until a fine-tune.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of all classes but the background.
+
+        Raises
+        ------
+        UserError
+            If there are too few or too many names, or two are the same.
+        """
+        classes = Task.named(names, mpp=None).classes
+        if classes == self.classes:
+            return
+        if len(classes) < len(self.classes):
+            raise UserError(
+                "a class that a model knows stays", self.classes[-1], "start a new task to go on without it"
+            )
+        if self.task is not None and self.task.classes == self.classes:
+            self._state.task = replace(self.task, classes=classes)
+        if self.current:
+            from napari_genselfdiff.segmentation.network import with_classes
+
+            before = self.versions[self.current]
+            made = self.versions.reclassed(before, with_classes(self.segmenter(), classes))
+            self.use_model(made.name)
+            if made.parent != before.name:  # it was named anew before anything came of it
+                self.versions.delete(before.name)
+        self.save()
+        self.task_changed.emit()
 
     def use_model(self, name: str) -> None:
         """Choose a version of the session, or a model of the library or a file.

@@ -154,6 +154,22 @@ class Versions:
             self.rename(twin.name, title)
         return self[twin.name]
 
+    def reclassed(self, before: Version, segmenter: Segmenter) -> Version:
+        """Add what a version becomes with other classes.
+
+        It takes the other's place where that came about so, too, and nothing came of it.
+        """
+        from napari_genselfdiff.segmentation.network import save_segmenter
+
+        passed = before.kind == "classes" and all(version.parent != before.name for version in self)
+        parent = before.parent if passed else before.name
+        name, made = self.new_name("classes"), datetime.now(UTC).isoformat(timespec="seconds")
+        version = Version(name, self.new_path(name), parent, made=made, kind="classes")
+        save_segmenter(segmenter, self._folder / version.path, parent=parent, version=version.to_dict())
+        self.keep(name, segmenter)
+        self.add(version)
+        return version
+
     def take_file(self, path: str | Path) -> Version:
         """Copy a model's file, for example a colleague's, into the session.
 

@@ -139,10 +139,12 @@ class ClassList(QWidget):
         colors : sequence of str
             What the user chose for them; empty where nothing was chosen.
         fixed : bool
-            A model has learned them: only colours can be changed.
+            Only colours can be changed.
         """
-        self._classes = [(name, class_color(label, colors)) for label, name in enumerate(names, start=1)]
-        self._fixed = fixed
+        shown = [(name, class_color(label, colors)) for label, name in enumerate(names, start=1)]
+        if (shown, fixed) == (self._classes, self._fixed):
+            return  # what is chosen, or being written, stays
+        self._classes, self._fixed = shown, fixed
         self._fill(min(1, len(names)))
 
     def choose(self, label: int) -> None:

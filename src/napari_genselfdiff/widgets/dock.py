@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QCloseEvent
 
 
+LEARNED = "A class that a model has learned stays; start a new task to go on without it."
+
+
 class GenSelfDiffDock(QWidget):
     """Shows one session and forwards clicks to it.
 
@@ -181,7 +184,7 @@ class GenSelfDiffDock(QWidget):
     def _model_changed(self, _name: str) -> None:
         if self.session is None or self.layers is None:
             return
-        self.correct_section.classes.show_classes(self.session.classes[1:], self.session.colours, fixed=True)
+        self._show_classes()
         self._show_project()
         self._show_background()
         self.segment_section.compare.setChecked(False)
@@ -243,10 +246,34 @@ class GenSelfDiffDock(QWidget):
         if self.layers is not None and self.layers.gestures is not None:
             self.layers.gestures.choose(gesture)
 
-    def _colour(self, classes: list[tuple[str, str]]) -> None:
-        if self.session is not None and self.layers is not None:
-            self.session.set_colours(dict(classes))
-            self.layers.recolour()
+    def _show_classes(self) -> None:
+        if self.session is not None:
+            fixed = self.session.read_only
+            self.correct_section.classes.show_classes(
+                self.session.classes[1:], self.session.colours, fixed=fixed
+            )
+
+    def _edit_classes(self, classes: list[tuple[str, str]]) -> None:
+        """Take over colours, names and further classes."""
+        session, layers = self.session, self.layers
+        if session is None or layers is None:
+            return
+        names = [name for name, _ in classes]
+        if names != list(session.classes[1:]) and self.runner.job is not None:
+            self._show_classes()
+            self._tell("Classes can be changed when what is running has ended.")
+            return
+
+        def change() -> None:
+            session.set_colours(dict(classes))
+            session.change_classes(names)
+
+        before = session.current
+        if not self.opening.guarded(change):
+            self._show_classes()
+        layers.recolour()
+        if session.current != before:
+            self.segment_view()
 
     def _start_task(self, task: Task, colours: dict[str, str]) -> None:
         session = self.session
@@ -348,7 +375,9 @@ class GenSelfDiffDock(QWidget):
         self.correct_section.undo_clicked.connect(lambda: self._step(SessionLayers.undo))
         self.correct_section.redo_clicked.connect(lambda: self._step(SessionLayers.redo))
         self.correct_section.gesture_clicked.connect(self._choose_gesture)
-        self.correct_section.classes.classes_edited.connect(self._colour)
+        self.correct_section.classes.classes_edited.connect(self._edit_classes)
+        self.correct_section.classes.said.connect(self._tell)
+        self.correct_section.classes.may_remove = lambda _label: LEARNED
         self.correct_section.instant.toggled.connect(self._show_background)
         self.task_section.started.connect(self._start_task)
         self.task_section.classes.said.connect(self._tell)
