@@ -44,6 +44,8 @@ from napari_genselfdiff.models import library
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, load_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
 
+Image_ = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+"""RGB, and where the nuclei are."""
 SIDE = 500
 """MoNuSeg at half its resolution, 0.5 micrometres a pixel."""
 WINDOW = 3
@@ -74,9 +76,7 @@ def spoiled(truth: NDArray[np.bool_], kind: str) -> NDArray[np.bool_]:
     return np.full_like(truth, kind == "all foreground")
 
 
-def outline(
-    stem: str, image: tuple[NDArray[np.uint8], NDArray[np.bool_]], rng: np.random.Generator, kind: str | None
-) -> Outline:
+def outline(stem: str, image: Image_, rng: np.random.Generator, kind: str | None) -> Outline:
     """A corrected window on whole cells."""
     rgb, truth = image
     row, column = rng.integers(0, SIDE // CELL - WINDOW + 1, 2) * CELL
@@ -90,7 +90,20 @@ def outline(
     return Outline(Source(slide, cast("Annotations", None), stem), (int(y), int(x)), 1.0, part)
 
 
-def mosaic_dice(segmenter: Segmenter, mosaic: Any, compute: Compute) -> float:
+def mosaic_of(folder: Path, rng: np.random.Generator, *, stain: float) -> tuple[Image_, list[str]]:
+    """A mosaic of images by chance that are never corrected, and the names of the others."""
+    stems = rng.permutation(sorted(path.stem for path in (folder / "instances").glob("*.png"))).tolist()
+    cut = [[part[:PIECE, :PIECE] for part in load(folder, stem, stain=stain)] for stem in stems[:PIECES]]
+    rows = [[np.concatenate([one[k] for one in cut[i : i + 3]], axis=1) for i in (0, 3, 6)] for k in (0, 1)]
+    return (np.concatenate(rows[0]), np.concatenate(rows[1])), stems[PIECES:]
+
+
+def corrected_images(folder: Path, stems: list[str], count: int, *, stain: float) -> dict[str, Image_]:
+    """Images in which windows are corrected."""
+    return {stem: load(folder, stem, stain=stain) for stem in stems[:count]}
+
+
+def mosaic_dice(segmenter: Segmenter, mosaic: Image_, compute: Compute) -> float:
     """Dice on what is never corrected."""
     rgb, truth = mosaic
     said = predict_image(segmenter, rgb, compute, margin=32).labels > 0
@@ -118,13 +131,9 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """All rounds of one session."""
     compute = choose_compute("cpu", threads=arguments.threads)
     rng = np.random.default_rng(seed)
-    stems = rng.permutation(sorted(path.stem for path in (arguments.monuseg / "instances").glob("*.png")))
-    untouched = [load(arguments.monuseg, stem, stain=arguments.stain) for stem in stems[:PIECES]]
-    rows = [np.concatenate([u[0][:PIECE, :PIECE] for u in untouched[i : i + 3]], axis=1) for i in (0, 3, 6)]
-    masks = [np.concatenate([u[1][:PIECE, :PIECE] for u in untouched[i : i + 3]], axis=1) for i in (0, 3, 6)]
-    mosaic = np.concatenate(rows), np.concatenate(masks)
-    stems = stems[PIECES : PIECES + arguments.images]
-    images = {stem: load(arguments.monuseg, stem, stain=arguments.stain) for stem in stems}
+    mosaic, stems = mosaic_of(arguments.monuseg, rng, stain=arguments.stain)
+    images = corrected_images(arguments.monuseg, stems, arguments.images, stain=arguments.stain)
+    stems = list(images)
 
     model = load_segmenter(library.resolve(arguments.model))
     if arguments.young:
@@ -139,7 +148,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     for number in range(arguments.rounds):
         kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
-        stem = str(stems[rng.integers(len(stems))])
+        stem = stems[rng.integers(len(stems))]
         outlines.append(outline(stem, images[stem], rng, kind))
         # As many places as a round reads; by chance, but for the newest.
         some = {number, *rng.permutation(number)[: arguments.places - 1].tolist()}
