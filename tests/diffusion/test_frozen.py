@@ -55,6 +55,20 @@ def test_a_linear_map_of_the_levels_is_that_of_the_features_of_each_pixel() -> N
     np.testing.assert_allclose(pixels.T.reshape(mapped.shape), mapped, atol=1e-4)
 
 
+def test_a_part_of_the_levels_says_the_same() -> None:
+    net = network(SMALL)
+    found = levels(net, image(net))
+    weights, bias = torch.randn(4, found.width), torch.randn(4)
+    whole = found.mapped(weights, bias)
+    for top, left, bottom, right in ((0, 0, SIDE, SIDE), (13, 30, 41, 31), (90, 3, 96, 50)):
+        part, y, x = found.around(top, left, bottom, right)
+        assert y <= top
+        assert x <= left
+        assert part.shape[0] < bottom - top + 2 * found.strides[0]
+        here = part.mapped(weights, bias)[:, top - y : bottom - y, left - x : right - x]
+        np.testing.assert_allclose(here, whole[:, top:bottom, left:right], atol=1e-5)
+
+
 def test_the_finest_features_are_the_networks_own() -> None:
     net = network(SMALL)
     x = image(net)

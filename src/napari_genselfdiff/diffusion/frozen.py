@@ -58,6 +58,34 @@ class Levels:
         height, width = self.maps[-1].shape[-2:]
         return int(height), int(width)
 
+    def around(self, top: int, left: int, bottom: int, right: int) -> tuple[Levels, int, int]:
+        """The smallest part with a rectangle in it that is as good by itself.
+
+        Parameters
+        ----------
+        top, left, bottom, right : int
+            In pixels of the image; the last two are beyond the rectangle.
+
+        Returns
+        -------
+        part : Levels
+            A view of the same memory.
+        y, x : int
+            Its first pixel.
+        """
+        coarsest = self.strides[0]
+        y, x = top // coarsest * coarsest, left // coarsest * coarsest
+        ends = [-(-end // coarsest) * coarsest for end in (bottom, right)]
+        maps = []
+        for level, stride in zip(self.maps, self.strides, strict=True):
+            beyond = 2 * HALO if stride > 1 else 0
+            rows, columns = (
+                slice(y // stride, ends[0] // stride + beyond),
+                slice(x // stride, ends[1] // stride + beyond),
+            )
+            maps.append(level[:, rows, columns])
+        return Levels(tuple(maps), self.strides), y, x
+
     def at(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Features of some pixels.
 

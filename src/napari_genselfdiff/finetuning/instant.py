@@ -312,8 +312,11 @@ class InstantTask:
         part = tile.intersection(answer.view.grid)
         if levels is None or part is None:
             return
-        probability, label = learned.classifier.over(levels).softmax(dim=0).max(dim=0)
-        inside, there = part.within(tile), part.within(answer.view.grid)
+        top, left = part.y - tile.y, part.x - tile.x
+        seen, y, x = levels.around(top, left, top + part.height, left + part.width)
+        probability, label = learned.classifier.over(seen).softmax(dim=0).max(dim=0)
+        inside = np.s_[top - y : top - y + part.height, left - x : left - x + part.width]
+        there = part.within(answer.view.grid)
         answer.labels[there] = np.asarray(learned.classes, np.uint8)[label.numpy()[inside]]
         answer.confidence[there] = (probability.numpy()[inside] * 255).round().astype(np.uint8)
 
