@@ -1,8 +1,9 @@
 # make demo   the main job, on a real slide: segment, correct, fine-tune, segment better
-# make test   linters, then the tests with coverage
+# make test   linters, then the tests
 # Both set up .venv first and install the tested versions of constraints.txt.
 #
 # make install         the environment alone
+# make coverage        the same as make test, and which lines no test runs; half as long again
 # make lint            ruff, mypy, npe2 validate
 # make docs-pictures   the pictures of the README and the tutorial
 # make constraints     writes the installed versions into constraints.txt
@@ -26,7 +27,7 @@ WINDOWED := $(XVFB)
 endif
 endif
 
-.PHONY: help demo test lint docs-pictures install constraints system clean
+.PHONY: help demo test coverage lint docs-pictures install constraints system clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -37,7 +38,10 @@ demo: system $(INSTALLED)
 # One thread a worker: torch's threads would fight for the cores. A file stays on one worker. Not loadgroup: pytest-xdist 3.8 ignores its groups under pytest 9.2
 # (https://github.com/pytest-dev/pytest-xdist/issues/1386).
 test: system lint
-	OMP_NUM_THREADS=1 $(XVFB) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(XVFB) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+coverage:
+	$(MAKE) test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
