@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from tests.widgets.user import User
 
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.demo import settle, wait_for
+from napari_genselfdiff.widgets.export import export_view
 from napari_genselfdiff.widgets.gestures import DELETE, MERGE, REDRAW, SPLIT, Gestures
 from napari_genselfdiff.widgets.objects import LINE, PREVIEW, ObjectReader, Outlines
 
@@ -110,6 +113,22 @@ def test_each_gesture_is_one_drag_or_click_and_one_undo(scene: Scene) -> None:
         annotations.undo()
     assert scene.ids().max() == 2
     assert annotations.can_undo
+
+
+def test_a_file_for_qupath_holds_the_objects_as_they_are_told_apart(scene: Scene, tmp_path: Path) -> None:
+    session, place = scene.dock.session, scene.window.place
+    assert place.layer == 0
+    region = Region(place.y, place.x, place.height, place.width)
+
+    def exported() -> int:
+        export_view(session, region, tmp_path / "objects.geojson")
+        return len(json.loads((tmp_path / "objects.geojson").read_text())["features"])
+
+    assert exported() == scene.ids().max() == 2
+    scene.user.type(Qt.Key.Key_M)
+    scene.user.drag(LEFT, (300, 400), RIGHT)
+    scene.until(3)
+    assert exported() == scene.ids().max() == 1
 
 
 def test_a_gesture_that_means_nothing_says_so_and_draws_nothing(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
+from scipy import ndimage
 
 from napari_genselfdiff.demo import recording_of
 from napari_genselfdiff.exchange.labels import read_labels
@@ -122,6 +124,11 @@ def test_the_whole_session(
     export_view(session, region, tmp_path / "labels.png")
     labels, _ = read_labels(tmp_path / "labels.png")
     np.testing.assert_array_equal(labels > 0, drawn)
+    export_view(session, region, tmp_path / "nuclei.geojson")
+    nuclei = json.loads((tmp_path / "nuclei.geojson").read_text())["features"]
+    apart = int(ndimage.label(drawn)[1])
+    assert len(nuclei) >= apart
+    assert {each["properties"]["objectType"] for each in nuclei} == {"detection"}
     everything = session.labels(0, 0, 0, *session.slide.shape)
     current, position = session.current, session.annotations.position
     dock.shut()
