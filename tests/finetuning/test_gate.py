@@ -74,6 +74,10 @@ def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     assert better.too_far
     assert "15% of what the model says where you did not correct" in better.message
     assert judge_round(old, answers([0.9] * 10, kept=0.975)).accepted
+    # More regions allow more.
+    many = judge_round(answers([0.8] * 18), answers([0.82] * 18, kept=0.94))
+    assert many.accepted
+    assert not judge_round(old, answers([0.82] * 10, kept=0.94)).accepted
     # A large gain needs more change, and a poor model may be changed more.
     assert judge_round(old, answers([0.9] * 10, kept=0.85)).accepted
     assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.85)).accepted

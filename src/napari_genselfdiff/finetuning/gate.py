@@ -23,9 +23,12 @@ LEAST_GAIN = 0.01
 """A smaller one is not worth a change, however sure: regions of one window are more alike than they look."""
 FEWEST = 5
 """Regions below which nothing can be told."""
-CHANGED, LEAST_CHANGED = 0.4, 0.03
-"""A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.4 (1 - d)^2``,
-and by 3 % in any case: a poor one is soon left behind, a good one is led in small steps."""
+CHANGED = 0.4
+"""A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.4 (1 - d)^2``:
+a poor one is soon left behind, a good one is led in small steps."""
+LEAST_CHANGED, MORE_CHANGED, MOST_CHANGED = 0.03, 0.003, 0.07
+"""Any model may be changed by so much, by so much more for each trusted region beyond the fewest, and by so
+much at most for that."""
 PER_GAIN = 2.5
 """More may be changed by so many times the gain that is sure (the lower bound): a gain needs some change."""
 KEPT_EARLY = 0.96
@@ -121,7 +124,8 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    allowed = max(LEAST_CHANGED, CHANGED * (1 - old) ** 2, PER_GAIN * low)
+    known = min(LEAST_CHANGED + MORE_CHANGED * (np.count_nonzero(weight) - FEWEST), MOST_CHANGED)
+    allowed = max(known, CHANGED * (1 - old) ** 2, PER_GAIN * low)
     too_far = witness is not None and 1 - witness > allowed
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
