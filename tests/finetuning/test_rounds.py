@@ -17,7 +17,9 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress, ScorePoint, Snapshot
 from napari_genselfdiff.finetuning import rounds
 from napari_genselfdiff.finetuning.corrections import Source
+from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
+from napari_genselfdiff.finetuning.training import blended
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter, copy_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
@@ -242,3 +244,19 @@ def test_one_stroke_in_a_held_out_cell_is_learned_and_too_early_to_tell(
     assert result.pixels == 144
     assert not result.verdict.decided
     assert "too early to tell" in result.verdict.message
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_less_than_half_of_the_way_is_for_a_gain_that_is_known(
+    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch, decided: bool
+) -> None:
+    tried = []
+
+    def recorded(old: Segmenter, new: Segmenter, share: float) -> Segmenter:
+        tried.append(share)
+        return blended(old, new, share)
+
+    monkeypatch.setattr(rounds, "blended", recorded)
+    monkeypatch.setattr(rounds, "judge_round", lambda *_, **__: Verdict(False, decided, too_far=True))
+    assert not outcome(run([make()], network, steps=1)).verdict.accepted
+    assert tried == ([0.5, 0.25, 0.12] if decided else [0.5])

@@ -255,7 +255,9 @@ def _judged(
         verdict = judge_round(before, answers, where=FIFTH, grown=training.grown)
         if best is None or _rank(verdict) > _rank(best[1]):
             best = model, verdict, share, answers
-        if fresh or training.begin is not None or (share <= HALF and not best[1].too_far):
+        # Less than half is for a gain that is known: a small share of any model is near enough.
+        smaller = verdict.decided and best[1].too_far
+        if fresh or training.begin is not None or (share <= HALF and not smaller):
             break
     return best
 
