@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 
 from napari_genselfdiff.finetuning.exam import Answers, dice
@@ -121,6 +124,11 @@ def test_the_first_model_of_a_task_is_taken() -> None:
 def test_the_verdict_does_not_change_from_run_to_run() -> None:
     old, new = answers(some(0.7, spread=0.1)), answers(some(0.75, spread=0.1, seed=1))
     assert judge_round(old, new) == judge_round(old, new)
+
+
+def test_a_verdict_can_be_written_down() -> None:
+    verdict = judge_round(answers([0.8] * 18), answers([0.82] * 18, kept=0.94))
+    assert json.loads(json.dumps(asdict(verdict)))["accepted"] is True
 
 
 def test_dice_is_the_mean_over_the_classes_that_are_there() -> None:

@@ -124,7 +124,8 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    known = min(LEAST_CHANGED + MORE_CHANGED * (np.count_nonzero(weight) - FEWEST), MOST_CHANGED)
+    beyond = int(np.count_nonzero(weight)) - FEWEST
+    known = min(LEAST_CHANGED + MORE_CHANGED * beyond, MOST_CHANGED)
     allowed = max(known, CHANGED * (1 - old) ** 2, PER_GAIN * low)
     too_far = witness is not None and 1 - witness > allowed
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
