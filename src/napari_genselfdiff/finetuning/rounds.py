@@ -30,6 +30,8 @@ FIRST_SNAPSHOT = 8.0
 """Seconds of training after which the model is shown for the first time."""
 LOOKS = 8
 """A look at the held-out score takes at most one part of so many of the time since the last one."""
+ENOUGH = 0.5
+"""Share of the wanted steps without which a cross-validation says nothing."""
 FIFTH = "the fifth of your corrections that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
 HALF = 0.5
@@ -252,11 +254,12 @@ def _judged(
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
-        verdict = judge_round(before, answers, where=FIFTH, grown=training.grown)
+        verdict = judge_round(before, answers, where=FIFTH, share=share, grown=training.grown)
         if best is None or _rank(verdict) > _rank(best[1]):
             best = model, verdict, share, answers
-        # Less than half is for a gain that is known: a small share of any model is near enough.
-        smaller = verdict.decided and best[1].too_far
+        # A small share of any model is near enough to the one before: if nobody understands what was drawn,
+        # that is no reason to use it.
+        smaller = best[1].too_far and (verdict.decided or exam.regions < FEWEST)
         if fresh or training.begin is not None or (share <= HALF and not smaller):
             break
     return best
@@ -288,7 +291,7 @@ def _crossed(
         for event in training.train(trainer, sampler, wanted, limit):
             if isinstance(event, Progress):
                 yield replace(event, message="checking whether it is better")
-        if trainer.step < wanted:
+        if trainer.step < ENOUGH * wanted:
             return None
         model = blended(training.segmenter, trainer.average, share)
         answers = yield from exam.answers(model, training.compute, training.cancel)
@@ -298,7 +301,7 @@ def _crossed(
         new.append(answers)
     # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
     new_answers = replace(joined(new), kept=whole.kept)
-    return judge_round(joined(old), new_answers, where=CROSSED, grown=training.grown)
+    return judge_round(joined(old), new_answers, where=CROSSED, share=share, grown=training.grown)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:
