@@ -77,7 +77,6 @@ def judge_round(
     after: Answers | None,
     *,
     where: str = "the fifth of your corrections that it did not see",
-    share: float = 1.0,
     grown: bool = False,
 ) -> Verdict:
     """Decide by what two models answered to the same exam.
@@ -90,8 +89,6 @@ def judge_round(
         Of the new model; None when nothing was asked.
     where : str
         What the exam was about, for the message.
-    share : float
-        How much of the way to the weights that were trained the new model goes; less of it has to gain less.
     grown : bool
         The model before was grown from a part of these corrections: it is no witness, and while it is too
         early to tell the new one is used, which has seen all that the other has and more.
@@ -131,7 +128,7 @@ def judge_round(
     known = min(LEAST_CHANGED + MORE_CHANGED * beyond, MOST_CHANGED)
     allowed = max(known, CHANGED * (1 - old) ** 2, PER_GAIN * low)
     too_far = witness is not None and 1 - witness > allowed
-    accepted = low > 0 and new - old >= share * LEAST_GAIN and not too_far
+    accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
         message = f"better: {scores}"
     elif new <= old:

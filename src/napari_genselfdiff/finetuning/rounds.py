@@ -254,7 +254,7 @@ def _judged(
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
-        verdict = judge_round(before, answers, where=FIFTH, share=share, grown=training.grown)
+        verdict = judge_round(before, answers, where=FIFTH, grown=training.grown)
         if best is None or _rank(verdict) > _rank(best[1]):
             best = model, verdict, share, answers
         # A small share of any model is near enough to the one before: if nobody understands what was drawn,
@@ -301,7 +301,7 @@ def _crossed(
         new.append(answers)
     # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
     new_answers = replace(joined(new), kept=whole.kept)
-    return judge_round(joined(old), new_answers, where=CROSSED, share=share, grown=training.grown)
+    return judge_round(joined(old), new_answers, where=CROSSED, grown=training.grown)
 
 
 def _record(segmenter: Segmenter, recipe: Recipe, compute: Compute, fresh: bool) -> dict[str, Any]:
