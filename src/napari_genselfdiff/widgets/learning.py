@@ -152,8 +152,6 @@ class Learning(QObject):
         fingerprint = session.active.fingerprint
         self._checked[fingerprint] = None
 
-        self._checking = CancelToken()
-
         def failed(message: str) -> None:
             # Nobody asked for it: a slide without tissue is told when it is segmented.
             logger.info("the slide was not compared with what the model has seen: %s", message)
@@ -228,6 +226,8 @@ class Learning(QObject):
         self._checking.cancel()
         self._queue.wait()
         self.preview.wait()
+        self._checking = CancelToken()
+        self._checked.clear()  # what was stopped is asked again; another project may have another pretext
 
     def close(self) -> None:
         """End the threads."""
