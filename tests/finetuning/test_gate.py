@@ -57,7 +57,7 @@ def test_a_gain_within_the_noise_is_refused() -> None:
     # The same regions for both: a small gain in each of them is no noise.
     paired = judge_round(answers(old), answers([value + 0.02 for value in old]))
     assert paired.accepted
-    hardly = judge_round(answers(old), answers([value + 0.005 for value in old]))
+    hardly = judge_round(answers(old), answers([value + 0.003 for value in old]))
     assert not hardly.accepted
     assert "hardly better" in hardly.message
 
@@ -72,18 +72,12 @@ def test_with_few_regions_it_is_too_early_to_tell() -> None:
 
 def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     old = answers([0.8] * 10)
-    better = judge_round(old, answers([0.84] * 10, kept=0.85))
+    better = judge_round(old, answers([0.9] * 10, kept=0.7))
     assert not better.accepted
     assert better.too_far
-    assert "15% of what the model says where you did not correct" in better.message
-    assert judge_round(old, answers([0.9] * 10, kept=0.975)).accepted
-    # More regions allow more.
-    many = judge_round(answers([0.8] * 18), answers([0.82] * 18, kept=0.94))
-    assert many.accepted
-    assert not judge_round(old, answers([0.82] * 10, kept=0.94)).accepted
-    # A large gain needs more change, and a poor model may be changed more.
-    assert judge_round(old, answers([0.9] * 10, kept=0.85)).accepted
-    assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.85)).accepted
+    assert "30% of what the model says where you did not correct" in better.message
+    assert judge_round(old, answers([0.82] * 10, kept=0.8)).accepted
+    # While nothing is known about the gain, far less may change.
     early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
     assert not early.decided
     assert not early.accepted

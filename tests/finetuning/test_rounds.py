@@ -15,7 +15,7 @@ from tests.finetuning.conftest import CPU, SIDE, SPEC, outcome, run, same, tissu
 from napari_genselfdiff.annotations import Annotations, encode
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress, ScorePoint, Snapshot
-from napari_genselfdiff.finetuning import rounds
+from napari_genselfdiff.finetuning import rounds, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
@@ -61,8 +61,11 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     further = outcome(run([source], network, steps=2))
     monkeypatch.setattr(rounds, "MANY", 10**6)
     anew = outcome(run([source], network, begin=start, grown=True, steps=2))
-    assert distance(anew.segmenter, start) < distance(anew.segmenter, network) / 2
     assert not anew.verdict.too_far
+    # It lies in the middle between the model in use and one that was trained from the start.
+    elsewhere = outcome(run([source], network, begin=start, steps=2)).segmenter
+    assert distance(elsewhere, start) < distance(elsewhere, network) / 2
+    assert same(anew.segmenter, blended(network, elsewhere, 0.5))
     monkeypatch.setattr(rounds, "MANY", 1)
     assert same(
         outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter
@@ -256,7 +259,7 @@ def test_less_than_half_of_the_way_is_for_a_gain_that_is_known(
         tried.append(share)
         return blended(old, new, share)
 
-    monkeypatch.setattr(rounds, "blended", recorded)
+    monkeypatch.setattr(training, "blended", recorded)
     monkeypatch.setattr(rounds, "judge_round", lambda *_, **__: Verdict(False, decided, too_far=True))
     assert not outcome(run([make()], network, steps=1)).verdict.accepted
     assert tried == ([0.5, 0.25, 0.12] if decided else [0.5])

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Progress
-from napari_genselfdiff.finetuning.corrections import MIRRORED, Place
-from napari_genselfdiff.finetuning.holdout import cell_numbers, inner_mask
+from napari_genselfdiff.finetuning.corrections import Place
+from napari_genselfdiff.finetuning.holdout import GUARD, cell_numbers, inner_mask
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.segmentation.network import Segmenter
 
 SEEN_AROUND = 48
 """Model pixels around what is asked that a model sees of a place."""
+MIRRORED = 16
+"""Model pixels beyond those that are mirrored."""
 MOST_PIXELS = 1_500_000
 """Model pixels that are predicted for one exam at most."""
+OPEN_PIXELS = 500_000
+"""Of these, for places where nothing is held out, and only what the parent says can be asked about."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,19 @@ class Exam:
         self._slides = sorted({place.slide for place in places})
         self._numbers: dict[tuple[str, int], int] = {}
         self._questions: list[Question] = []
+        pairs = list(zip(places, asked, strict=True))
+        held = [mask & place.drawn & inner_mask(mask.shape, place.origin) for place, mask in pairs]
         left = MOST_PIXELS
-        for place, mask in zip(places, asked, strict=True):
-            question = self._question(place, mask, left)
-            if question is not None:
-                self._questions.append(question)
-                left -= question.labels.size
+        for (place, mask), inner in zip(pairs, held, strict=True):
+            for cut in _around(inner, whole=bool(mask.all())):
+                if (size := inner[cut].size) <= left:
+                    self._questions.append(self._question(place, inner, cut, whole=bool(mask.all())))
+                    left -= size
+        left = 0 if fresh else min(left, OPEN_PIXELS)
+        for (place, _), inner in zip(pairs, held, strict=True):
+            if not inner.any() and not place.drawn.all() and inner.size <= left:
+                self._questions.append(self._question(place, inner, np.s_[:, :], whole=False))
+                left -= inner.size
         self.regions = len(self._numbers)
 
     def parents(self) -> Answers:
@@ -143,30 +155,34 @@ class Exam:
             _tallied(said[free], question.guess[free], nowhere, 1, self.classes)[0],
         )
 
-    def _question(self, place: Place, mask: NDArray[np.bool_], left: int) -> Question | None:
-        asked = mask & place.drawn & inner_mask(mask.shape, place.origin)
-        shown = asked if self._fresh else asked | ~place.drawn
-        if not shown.any():
-            return None
-        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-        cut = tuple(
-            slice(max(0, int(side[0]) - SEEN_AROUND), int(side[-1]) + 1 + SEEN_AROUND)
-            for side in (rows, columns)
-        )
-        labels = place.labels[cut]
-        if labels.size > left:
-            return None
-        cells = cell_numbers(mask.shape, place.origin)[cut]
-        if mask.all():
+    def _question(
+        self, place: Place, asked: NDArray[np.bool_], cut: tuple[slice, slice], *, whole: bool
+    ) -> Question:
+        cells = cell_numbers(asked.shape, place.origin)[cut]
+        if whole:
             # Of a slide that is held out whole, what lies together is one region: its cells are alike.
             cells = np.full_like(cells, cells[0, 0])
-        region = np.full(labels.shape, -1)
+        region = np.full(cells.shape, -1)
         for cell in np.unique(cells[asked[cut]]).tolist():
             number = self._numbers.setdefault((place.slide, cell), len(self._numbers))
             region[asked[cut] & (cells == cell)] = number
-        return Question(
-            place.rgb[cut], labels, place.guess[cut], region, ~place.drawn[cut] & (not self._fresh)
+        free = ~place.drawn[cut] & (not self._fresh)
+        return Question(place.rgb[cut], place.labels[cut], place.guess[cut], region, free)
+
+
+def _around(asked: NDArray[np.bool_], *, whole: bool) -> list[tuple[slice, slice]]:
+    """Rectangles around what is asked; one rectangle where it lies near, or is a whole place."""
+    if whole:
+        numbers = asked.astype(np.int64)
+    else:
+        numbers = ndimage.label(ndimage.binary_dilation(asked, iterations=GUARD + 1))[0] * asked
+    return [
+        (
+            slice(max(0, rows.start - SEEN_AROUND), rows.stop + SEEN_AROUND),
+            slice(max(0, columns.start - SEEN_AROUND), columns.stop + SEEN_AROUND),
         )
+        for rows, columns in filter(None, ndimage.find_objects(numbers))
+    ]
 
 
 def dice(counts: NDArray[np.float64]) -> NDArray[np.float64]:

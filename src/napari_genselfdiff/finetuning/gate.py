@@ -19,18 +19,12 @@ SLIDES = 3
 """From so many slides on, the bootstrap draws slides: the regions of one are alike."""
 NOISE = 20.0
 """Percentile of the bootstrap that must lie above no gain; the interval has as much on its other side."""
-LEAST_GAIN = 0.01
+LEAST_GAIN = 0.005
 """A smaller one is not worth a change, however sure: regions of one window are more alike than they look."""
 FEWEST = 5
 """Regions below which nothing can be told."""
-CHANGED = 0.4
-"""A model with a Dice of ``d`` on the corrections may be changed where nobody corrected by ``0.4 (1 - d)^2``:
-a poor one is soon left behind, a good one is led in small steps."""
-LEAST_CHANGED, MORE_CHANGED, MOST_CHANGED = 0.03, 0.003, 0.07
-"""Any model may be changed by so much, by so much more for each trusted region beyond the fewest, and by so
-much at most for that."""
-PER_GAIN = 2.5
-"""More may be changed by so many times the gain that is sure (the lower bound): a gain needs some change."""
+KEPT = 0.75
+"""Dice with the model before where nobody corrected that is asked of a model that is surely better."""
 KEPT_EARLY = 0.96
 """Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
 DOUBTFUL, TRUSTED = 0.6, 0.8
@@ -124,10 +118,7 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    beyond = int(np.count_nonzero(weight)) - FEWEST
-    known = min(LEAST_CHANGED + MORE_CHANGED * beyond, MOST_CHANGED)
-    allowed = max(known, CHANGED * (1 - old) ** 2, PER_GAIN * low)
-    too_far = witness is not None and 1 - witness > allowed
+    too_far = witness is not None and witness < KEPT
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
         message = f"better: {scores}"

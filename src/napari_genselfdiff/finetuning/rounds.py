@@ -20,7 +20,7 @@ from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.trainer import Trainer
-from napari_genselfdiff.finetuning.training import Training, blended
+from napari_genselfdiff.finetuning.training import HALF, Training
 from napari_genselfdiff.segmentation.network import Segmenter
 
 SECONDS = 40.0
@@ -34,10 +34,8 @@ ENOUGH = 0.5
 """Share of the wanted steps without which a cross-validation says nothing."""
 FIFTH = "the fifth of your corrections that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
-HALF = 0.5
-SHARES = (1.0, HALF, 0.25, 0.12)
-"""Ways from the old weights to the new: all of it and half of it are tried, and less of it until the new
-model keeps enough of the old."""
+SHARES = (HALF, 0.25, 0.12)
+"""Ways from the old weights to the new: half of it, and less while too much changes for what is known."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,9 @@ def train_cut(
         cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes), fresh=fresh
     )
 
+    # Weights that come from elsewhere have no half of the way.
+    whole = fresh or (training.begin is not None and not training.grown)
+    shares = (1.0,) if whole else SHARES
     before = None if fresh else exam.parents()
     looking = clock.seconds  # reading asked the model before the same questions
     curve: list[tuple[int, float]] = []
@@ -198,11 +199,11 @@ def train_cut(
             save_round(checkpoint, trainer, sampler, card | {"curve": curve})
             saved = clock.seconds
         if now - shown > FIRST_SNAPSHOT:
-            yield Snapshot(trainer.snapshot(), trainer.step, now)
+            yield Snapshot(training.result(trainer, shares[0]), trainer.step, now)
             shown = clock.seconds
         if exam.regions and now - looked > max(3.0, LOOKS * looking):
             started = clock.seconds
-            answers = yield from exam.answers(trainer.average.eval(), compute, cancel)
+            answers = yield from exam.answers(training.result(trainer, shares[0]), compute, cancel)
             looking = clock.seconds - started
             if answers is not None:
                 curve.append((trainer.step, float(dice(answers.counts.sum(axis=0)))))
@@ -213,7 +214,7 @@ def train_cut(
         return
 
     yield Progress(recipe.steps, recipe.steps, "scoring the new model")
-    judged = yield from _judged(training, trainer, exam, before, cut, fresh)
+    judged = yield from _judged(training, trainer, exam, before, shares)
     if judged is not None and crossing and not judged[1].decided:
         crossed = yield from _crossed(training, cut, trainer.step, judged[2], judged[3])
         judged = None if cancel.cancelled else (judged[0], crossed or judged[1], *judged[2:])
@@ -243,14 +244,12 @@ def train_cut(
 
 
 def _judged(
-    training: Training, trainer: Trainer, exam: Exam, before: Answers | None, cut: Cut, fresh: bool
+    training: Training, trainer: Trainer, exam: Exam, before: Answers | None, shares: Sequence[float]
 ) -> Generator[Event, None, tuple[Segmenter, Verdict, float, Answers] | None]:
     """The new model, or the part of the way to it that the gate likes best, and the verdict."""
     best: tuple[Segmenter, Verdict, float, Answers] | None = None
-    for share in SHARES:
-        model = trainer.snapshot()
-        if share < 1:
-            model = blended(training.segmenter, model, share)
+    for share in shares:
+        model = training.result(trainer, share)
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None
@@ -259,8 +258,7 @@ def _judged(
             best = model, verdict, share, answers
         # A small share of any model is near enough to the one before: if nobody understands what was drawn,
         # that is no reason to use it.
-        smaller = best[1].too_far and (verdict.decided or exam.regions < FEWEST)
-        if fresh or training.begin is not None or (share <= HALF and not smaller):
+        if not best[1].too_far or not (verdict.decided or exam.regions < FEWEST):
             break
     return best
 
@@ -293,7 +291,7 @@ def _crossed(
                 yield replace(event, message="checking whether it is better")
         if trainer.step < ENOUGH * wanted:
             return None
-        model = blended(training.segmenter, trainer.average, share)
+        model = training.result(trainer, share)
         answers = yield from exam.answers(model, training.compute, training.cancel)
         if answers is None:
             return None

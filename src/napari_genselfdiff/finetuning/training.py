@@ -19,6 +19,9 @@ from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
 
+HALF = 0.5
+"""Share of the way to the trained weights that a round goes. Half of it gains nearly as much on slides that
+nobody corrected, and loses much less where a round harms (``docs/benchmarks/circle.md``)."""
 WARMUP, HALVING = 10, 50
 """Steps until the learning rate is at its highest; and until its square has halved."""
 
@@ -89,6 +92,11 @@ class Training:
             yield Progress(
                 trainer.step, steps, "training", self._left(trainer.step, first, began, steps, limit)
             )
+
+    def result(self, trainer: Trainer, share: float) -> Segmenter:
+        """The model that lies so much of the way from the one in use to the trained weights."""
+        trained = trainer.snapshot()
+        return trained if share >= 1 else blended(self.segmenter, trained, share)
 
     def _left(self, step: int, first: int, began: float, steps: int, limit: float | None) -> float:
         now = self.clock.seconds

@@ -1,0 +1,121 @@
+"""What a model is asked after training: around what was held out, and no more than that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_genselfdiff.compute import choose_compute
+from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.events import CancelToken
+from napari_genselfdiff.finetuning import exam as exam_module
+from napari_genselfdiff.finetuning.corrections import Place
+from napari_genselfdiff.finetuning.exam import MIRRORED, OPEN_PIXELS, SEEN_AROUND, Answers, Exam
+from napari_genselfdiff.finetuning.holdout import CELL, GUARD
+from napari_genselfdiff.segmentation.prediction import Prediction
+
+INNER = CELL - 2 * GUARD
+
+
+def place(cells: int, held: list[tuple[int, int]], *, drawn: bool = True, name: str = "slide") -> Place:
+    """A square place of so many cells a side, whose right half is foreground; the model says the reverse."""
+    side = cells * CELL
+    labels = np.zeros((side, side), np.uint8)
+    labels[:, side // 2 :] = 1
+    out = np.zeros((side, side), bool)
+    for row, column in held:
+        out[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = True
+    return Place(
+        name,
+        (0, 0),
+        np.zeros((side, side, 3), np.uint8),
+        np.full((side, side), drawn),
+        labels,
+        1 - labels,
+        np.zeros((side, side), np.float32),
+        None,
+        out,
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Shapes that a model, which says foreground everywhere, was shown."""
+    shapes: list[tuple[int, int]] = []
+
+    def predict(_model: object, rgb: NDArray[np.uint8], *_: object, **__: object) -> Prediction:
+        shape = rgb.shape[:2]
+        shapes.append(shape)
+        planes = np.stack([np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)])
+        return Prediction((0, 0), 1.0, planes, None)
+
+    monkeypatch.setattr(exam_module, "predict_image", predict)
+    return shapes
+
+
+def answered(exam: Exam) -> Answers:
+    """What a model answers whose predictions come from elsewhere."""
+    work = exam.answers(None, choose_compute("cpu"), CancelToken())  # type: ignore[arg-type]
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            assert stop.value is not None
+            found: Answers = stop.value
+            return found
+
+
+def exam_of(*places: Place, fresh: bool = False) -> Exam:
+    return Exam(places, [one.held for one in places], classes=2, fresh=fresh)
+
+
+def test_a_model_is_shown_the_held_out_cells_and_what_lies_around_them(asked: list[tuple[int, int]]) -> None:
+    exam = exam_of(place(12, [(1, 1), (10, 10)]))
+    found = answered(exam)
+    assert exam.regions == 2
+    assert asked == [(INNER + 2 * SEEN_AROUND,) * 2] * 2
+    # The first cell is background, the second foreground: all that lies GUARD inside of them is asked.
+    assert found.counts[:, :, 2].tolist() == [[INNER**2, 0], [0, INNER**2]]
+    assert found.counts[:, 1, 0].tolist() == [0, INNER**2]
+    assert exam.parents().counts[:, :, 0].tolist() == [[0, 0], [0, 0]]
+
+
+def test_cells_side_by_side_are_shown_at_once_and_stay_two_regions(asked: list[tuple[int, int]]) -> None:
+    exam = exam_of(place(8, [(3, 3), (3, 4)]))
+    found = answered(exam)
+    assert exam.regions == 2
+    assert asked == [(INNER + 2 * SEEN_AROUND, INNER + CELL + 2 * SEEN_AROUND)]
+    assert found.counts[:, :, 2].sum() == 2 * INNER**2
+
+
+def test_what_was_not_drawn_is_asked_of_the_parent(asked: list[tuple[int, int]]) -> None:
+    open_ = place(4, [], drawn=False)
+    exam = exam_of(place(4, [(1, 1)]), open_)
+    found = answered(exam)
+    assert asked[-1] == (4 * CELL, 4 * CELL)
+    half = (4 * CELL) ** 2 // 2
+    # The model says foreground everywhere, its parent in one half.
+    assert found.kept.tolist() == [[0, 0, half], [half, 2 * half, half]]
+    assert exam.parents().kept.tolist() == [[half] * 3] * 2
+
+
+def test_open_places_take_a_bounded_part_of_the_time(asked: list[tuple[int, int]]) -> None:
+    answered(exam_of(*(place(4, [], drawn=False) for _ in range(20))))
+    shown = sum(height * width for height, width in asked)
+    assert 0 < shown <= OPEN_PIXELS
+    asked.clear()
+    answered(exam_of(*(place(4, [], drawn=False) for _ in range(20)), fresh=True))
+    assert not asked, "without a parent there is nothing to keep"
+
+
+def test_a_slide_that_is_held_out_whole_is_one_region_a_place(asked: list[tuple[int, int]]) -> None:
+    cells = [(row, column) for row in range(3) for column in range(3)]
+    exam = exam_of(place(3, cells), place(3, [(1, 1)], name="other"))
+    answered(exam)
+    assert exam.regions == 2
+    assert len(asked) == 2
+
+
+def test_the_mirrored_rim_suits_the_network() -> None:
+    assert MIRRORED % COMPACT.stride == 0
