@@ -3,9 +3,9 @@ r"""Whether the gate keeps a model good when a third of the corrections are wron
 A session of many rounds. In each, one window of a training image is corrected as a whole: honestly, or, in
 one round of three, wrongly: foreground and background exchanged, all foreground, all background, or the
 truth moved by three quarters of a nucleus. Wrong windows fall into the held-out fifth as well, and stay in
-the journal. All corrections so far train a copy of the model in use, through the code that the window uses;
-the gate decides, and what it accepted is the model of the next round. Dice is measured on a mosaic of images
-in which nothing was corrected.
+the journal until they are painted over. As many of them as the plugin reads train a copy of the model in
+use, with the plugin's number of steps, through the code that the window uses; the gate decides, and what it
+accepted is the model of the next round. Dice is measured on a mosaic of images that are never corrected.
 
 ``--stain`` changes the colours of all images, as another laboratory would: there is something to gain.
 
@@ -90,6 +90,17 @@ def outline(stem: str, image: Image_, rng: np.random.Generator, kind: str | None
     return Outline(Source(slide, cast("Annotations", None), stem), (int(y), int(x)), 1.0, part)
 
 
+def painted_over(older: Outline, newer: Outline) -> Outline:
+    """What is left of a correction when another one lies over it."""
+    if older.source.name != newer.source.name:
+        return older
+    at = np.argwhere(newer.codes > 0) + newer.origin - np.array(older.origin)
+    at = at[((at >= 0) & (at < older.codes.shape)).all(axis=1)]
+    codes = older.codes.copy()
+    codes[tuple(at.T)] = 0
+    return replace(older, codes=codes)
+
+
 def mosaic_of(folder: Path, rng: np.random.Generator, *, stain: float) -> tuple[Image_, list[str]]:
     """A mosaic of images by chance that are never corrected, and the names of the others."""
     stems = rng.permutation(sorted(path.stem for path in (folder / "instances").glob("*.png"))).tolist()
@@ -149,9 +160,15 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
         stem = stems[rng.integers(len(stems))]
-        outlines.append(outline(stem, images[stem], rng, kind))
+        newest = outline(stem, images[stem], rng, kind)
+        for index, older in enumerate(outlines):
+            outlines[index] = painted_over(older, newest)
+            if not np.array_equal(outlines[index].codes, older.codes):
+                places.pop(index, None)
+        outlines.append(newest)
         # As many places as a round reads; by chance, but for the newest.
-        some = {number, *rng.permutation(number)[: arguments.places - 1].tolist()}
+        left = [index for index in rng.permutation(number).tolist() if outlines[index].codes.any()]
+        some = {number, *left[: arguments.places - 1]}
         for index in some - places.keys():
             places[index] = read_place(outlines[index], model, compute=compute)
         cut = Cut([places[index] for index in sorted(some)], {}).settled()
@@ -226,10 +243,10 @@ def main() -> None:
     parser.add_argument("--wrong", type=float, default=1 / 3, help="share of the rounds; 0: does it forget?")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=1)
-    parser.add_argument("--images", type=int, default=12, help="in which corrections are made")
-    parser.add_argument("--places", type=int, default=16, help="windows that a round reads")
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--images", type=int, default=21, help="in which corrections are made")
+    parser.add_argument("--places", type=int, default=39, help="windows that a round reads")
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

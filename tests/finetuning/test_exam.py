@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.finetuning.conftest import CPU, SPEC
 
-from napari_genselfdiff.compute import choose_compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.events import CancelToken
 from napari_genselfdiff.finetuning import exam as exam_module
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.exam import MIRRORED, OPEN_PIXELS, SEEN_AROUND, Answers, Exam
 from napari_genselfdiff.finetuning.holdout import CELL, GUARD
+from napari_genselfdiff.segmentation.network import build_segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
 
 INNER = CELL - 2 * GUARD
@@ -56,14 +59,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 def answered(exam: Exam) -> Answers:
     """What a model answers whose predictions come from elsewhere."""
-    work = exam.answers(None, choose_compute("cpu"), CancelToken())  # type: ignore[arg-type]
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            assert stop.value is not None
-            found: Answers = stop.value
-            return found
+
+    def work() -> Iterator[object]:
+        yield (yield from exam.answers(build_segmenter(SPEC, start=None), CPU, CancelToken()))
+
+    *_, found = work()
+    assert isinstance(found, Answers)
+    return found
 
 
 def exam_of(*places: Place, fresh: bool = False) -> Exam:
