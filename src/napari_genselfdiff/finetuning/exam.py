@@ -172,10 +172,9 @@ class Exam:
 
 def _around(asked: NDArray[np.bool_], *, whole: bool) -> list[tuple[slice, slice]]:
     """Rectangles around what is asked; one rectangle where it lies near, or is a whole place."""
-    if whole:
-        numbers = asked.astype(np.int64)
-    else:
-        numbers = ndimage.label(ndimage.binary_dilation(asked, iterations=GUARD + 1))[0] * asked
+    numbers = asked.astype(np.int32)
+    if not whole:
+        numbers *= ndimage.label(ndimage.binary_dilation(asked, iterations=GUARD + 1))[0]
     return [
         (
             slice(max(0, rows.start - SEEN_AROUND), rows.stop + SEEN_AROUND),
