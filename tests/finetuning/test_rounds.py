@@ -263,3 +263,22 @@ def test_less_than_half_of_the_way_is_for_a_gain_that_is_known(
     monkeypatch.setattr(rounds, "judge_round", lambda *_, **__: Verdict(False, decided, too_far=True))
     assert not outcome(run([make()], network, steps=1)).verdict.accepted
     assert tried == ([0.5, 0.25, 0.12] if decided else [0.5])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_half_of_the_way_is_cross_validated_before_less_of_it_is_tried(
+    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    judged = []
+
+    def verdict(*_: object, where: str, **__: object) -> Verdict:
+        judged.append(where)
+        crossed = where == rounds.CROSSED and known
+        return Verdict(crossed, crossed, too_far=not crossed)
+
+    monkeypatch.setattr(rounds, "judge_round", verdict)
+    result = outcome(run([make(box=Region(0, 0, 150, 150), name="b")], network, steps=4))
+    assert judged[:2] == [rounds.FIFTH, rounds.CROSSED]
+    assert judged[2:] == ([] if known else [rounds.FIFTH] * 2)
+    assert result.verdict.accepted == known
+    assert result.settings["share"] == (0.5 if known else 0.25)

@@ -214,10 +214,14 @@ def train_cut(
         return
 
     yield Progress(recipe.steps, recipe.steps, "scoring the new model")
-    judged = yield from _judged(training, trainer, exam, before, shares)
+    judged = yield from _judged(training, trainer, exam, before, shares[:1] if crossing else shares)
     if judged is not None and crossing and not judged[1].decided:
         crossed = yield from _crossed(training, cut, trainer.step, judged[2], judged[3])
-        judged = None if cancel.cancelled else (judged[0], crossed or judged[1], *judged[2:])
+        if crossed is not None and crossed.decided:
+            judged = judged[0], crossed, *judged[2:]
+        elif judged[1].too_far:
+            judged = yield from _judged(training, trainer, exam, before, shares[1:])
+        judged = None if cancel.cancelled else judged
     if judged is None:
         yield _stopped(checkpoint, trainer, sampler, card | {"curve": curve})
         return
