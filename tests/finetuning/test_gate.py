@@ -21,6 +21,12 @@ def answers(right: list[float], *, kept: float = 1.0) -> Answers:
     return Answers(counts, np.array([[1000 * kept, 1000, 1000], [1000 * kept, 1000, 1000]]))
 
 
+def one_class(found: list[float], *, kept: float = 1.0) -> Answers:
+    """Of a model that finds these shares of regions that are all foreground."""
+    counts = np.array([[[0, 1000 * (1 - share), 0], [1000 * share] * 2 + [1000]] for share in found])
+    return Answers(counts, answers(found, kept=kept).kept)
+
+
 def some(mean: float, *, spread: float, seed: int = 0, count: int = REGIONS) -> list[float]:
     return np.random.default_rng(seed).normal(mean, spread, count).clip(0, 1).tolist()
 
@@ -72,11 +78,14 @@ def test_with_few_regions_it_is_too_early_to_tell() -> None:
 
 def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     old = answers([0.8] * 10)
-    better = judge_round(old, answers([0.9] * 10, kept=0.7))
+    better = judge_round(old, answers([0.85] * 10, kept=0.7))
     assert not better.accepted
     assert better.too_far
     assert "30% of what the model says where you did not correct" in better.message
     assert judge_round(old, answers([0.82] * 10, kept=0.8)).accepted
+    # A large gain needs more change, where it is no matter of saying one class everywhere.
+    assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.6)).accepted
+    assert not judge_round(one_class([0.5] * 10), one_class([1.0] * 10, kept=0.6)).accepted
     # While nothing is known about the gain, far less may change.
     early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
     assert not early.decided

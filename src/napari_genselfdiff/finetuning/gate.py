@@ -25,6 +25,10 @@ FEWEST = 5
 """Regions below which nothing can be told."""
 KEPT = 0.75
 """Dice with the model before where nobody corrected that is asked of a model that is surely better."""
+PER_GAIN, MIXED = 2.5, 0.05
+"""More may be changed by so many times the gain that is sure (the lower bound): a gain needs some change. Not
+where what was held out is nearly all foreground, or background, but for less than this share of it: whoever
+says that everywhere would be right there."""
 KEPT_EARLY = 0.96
 """Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
 DOUBTFUL, TRUSTED = 0.6, 0.8
@@ -118,7 +122,9 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    too_far = witness is not None and witness < KEPT
+    true = np.tensordot(weight, after.counts[..., 2], 1)
+    mixed = min(true[0], true[1:].sum()) >= MIXED * true.sum()
+    too_far = witness is not None and 1 - witness > max(1 - KEPT, PER_GAIN * low if mixed else 0)
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
         message = f"better: {scores}"
