@@ -20,6 +20,7 @@ Methods that correct what they themselves got wrong, and differ in where:
 Methods that learn from the very strokes of ``pretext``, and differ in nothing else:
 
 - ``scratch``: the same network with standard initialisation
+- ``scratch-whole``: the same, but a round goes all of the way to its new weights, which suits scratch better
 - ``instant``: the first gear alone
 - ``forest``: a random forest on scikit-image's multiscale features
 
@@ -64,7 +65,7 @@ from napari_genselfdiff.segmentation.metrics import class_scores
 from simulated_pathologist import UNPREDICTED, Stroke, correct
 
 LIVE = ("pretext", "suggested", "random", "scratch-own", "instant-own", "forest-own")
-REPLAYED = ("scratch", "instant", "forest")
+REPLAYED = ("scratch", "scratch-whole", "instant", "forest")
 Maps = list[NDArray[np.float32]]
 
 
@@ -115,7 +116,13 @@ def learner(method: str, task: Task, pretext: str, plan: Plan, seed: int) -> Lea
     if kind == "instant":
         return Instant(pretext, compute=compute)
     return Network(
-        pretext, scratch=kind == "scratch", mpp=task.mpp, steps=plan.steps, seed=seed, compute=compute
+        pretext,
+        scratch=kind.startswith("scratch"),
+        whole=kind == "scratch-whole",
+        mpp=task.mpp,
+        steps=plan.steps,
+        seed=seed,
+        compute=compute,
     )
 
 

@@ -18,6 +18,7 @@ METHODS = {
     # Okabe and Ito's colours, told apart by the colour-blind.
     "pretext": ("second gear, from the pretext", "#D55E00", "o-"),
     "scratch": ("same network from scratch", "#0072B2", "s-"),
+    "scratch-whole": ("from scratch, all of the way", "#0072B2", "s--"),
     "scratch-own": ("from scratch, its own errors", "#0072B2", "s:"),
     "forest": ("random forest", "#009E73", "x-"),
     "forest-own": ("random forest, its own errors", "#009E73", "x:"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.instant import Answer, InstantTask
 from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.finetuning.training import MOST
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
 from napari_genselfdiff.slides import Slide, slide_from_arrays
@@ -50,6 +52,8 @@ class Network:
         A file.
     scratch : bool
         Take its configuration only.
+    whole : bool
+        Go all of the way to the new weights in every round.
     mpp : float
     steps : int or None
         Of a round; as many as the plugin takes by default.
@@ -58,31 +62,40 @@ class Network:
     """
 
     def __init__(
-        self, pretext: str, *, scratch: bool, mpp: float, steps: int | None, seed: int, compute: Compute
+        self,
+        pretext: str,
+        *,
+        scratch: bool,
+        whole: bool = False,
+        mpp: float,
+        steps: int | None,
+        seed: int,
+        compute: Compute,
     ) -> None:
         unet, _ = load_pretext(pretext)
         spec = SegmenterSpec(unet.config, CLASSES, mpp)
         self.segmenter = build_segmenter(spec, start=None if scratch else unet.state_dict(), seed=seed)
         self.start = self.segmenter
+        self.share = 1.0 if whole else MOST
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
 
     def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
         """One round of fine-tuning; the new model is taken if the gate takes it, as in the plugin."""
         sources = [Source(p.slide, p.annotations, p.picture.name) for p in pages if p.drawn.any()]
-        result: RoundResult = result_of(
-            train_round(
-                sources,
-                self.segmenter,
-                compute=self.compute,
-                fresh=self.round == 0,
-                begin=self.start if self.round else None,
-                grown=self.round > 0,
-                seconds=NO_LIMIT,
-                steps=self.steps,
-                seed=1000 * self.seed + self.round,
-            )
+        work = train_round(
+            sources,
+            self.segmenter,
+            compute=self.compute,
+            fresh=self.round == 0,
+            begin=self.start if self.round else None,
+            grown=self.round > 0,
+            seconds=NO_LIMIT,
+            steps=self.steps,
+            seed=1000 * self.seed + self.round,
         )
+        with patch("napari_genselfdiff.finetuning.rounds.MOST", self.share):
+            result: RoundResult = result_of(work)
         if result.verdict.accepted:
             self.segmenter = result.segmenter
             self.round += 1
