@@ -16,6 +16,8 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.errors import MissingScaleError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, TileDone
+from napari_genselfdiff.finetuning.corrections import Source
+from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
@@ -26,6 +28,7 @@ from napari_genselfdiff.slides.tissue import Tissue
 CPU = Compute(device="cpu", autocast=None, threads=1)
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 WHOLE = Region(0, 0, 300, 400)
+SOME_STEPS = 15
 
 
 def last(events: Iterator[Event]) -> Finished:
@@ -74,8 +77,16 @@ def test_cancel_keeps_the_tiles_that_are_done(session: Session) -> None:
     assert isinstance(end, Finished)
 
 
-def test_fine_tuning_learns_and_the_parent_stays(session: Session, tissue: np.ndarray[Any, Any]) -> None:
+def test_fine_tuning_learns_and_the_parent_stays(
+    session: Session, tissue: np.ndarray[Any, Any], home: Path
+) -> None:
     accept_truth(session, tissue, WHOLE)
+    # Half of the way from random weights is nowhere: the model in use knows a little.
+    source = Source(session.slide, session.annotations, "tissue")
+    first = last(train_round([source], session.segmenter(), compute=CPU, fresh=True, steps=SOME_STEPS)).result
+    assert isinstance(first, RoundResult)
+    save_segmenter(first.segmenter, home / "models" / "some.safetensors")
+    session.use_model("some")
     end = last(session.fine_tune(seconds=600, steps=150))
     assert isinstance(end.result, Round)
     version = end.result.version
@@ -83,9 +94,9 @@ def test_fine_tuning_learns_and_the_parent_stays(session: Session, tissue: np.nd
     assert version.before is not None
     assert version.after > version.before
     assert end.result.accepted
-    assert session.current == "tiny"
+    assert session.current == "some"
     session.adopt(end.result)
-    assert (session.current, session.previous) == ("round-1", "tiny")
+    assert (session.current, session.previous) == ("round-1", "some")
     last(session.segment(WHOLE))
     truth = tissue[:, 240:, 0] < 150
     predicted = session.labels(0, 0, 240, 300, 160) > 0
