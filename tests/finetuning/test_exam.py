@@ -102,6 +102,20 @@ def test_what_was_not_drawn_is_asked_of_the_parent(asked: list[tuple[int, int]])
     assert exam.parents().kept.tolist() == [[half] * 3] * 2
 
 
+def test_the_surroundings_of_a_place_are_asked_about_though_its_held_out_cell_lies_inside(
+    asked: list[tuple[int, int]],
+) -> None:
+    """Without them a model that ruins all else would have no witness against it."""
+    one = place(8, [(3, 3)])
+    one.drawn[:, 6 * CELL :] = False
+    exam = exam_of(one)
+    found = answered(exam)
+    assert exam.regions == 1
+    assert asked == [(INNER + 2 * SEEN_AROUND,) * 2, (8 * CELL,) * 2]
+    assert found.counts[:, :, 2].sum() == INNER**2, "the cell counts once"
+    assert found.kept[:, 2].sum() == 8 * CELL * 2 * CELL
+
+
 def test_open_places_take_a_bounded_part_of_the_time(asked: list[tuple[int, int]]) -> None:
     answered(exam_of(*(place(4, [], drawn=False) for _ in range(20))))
     shown = sum(height * width for height, width in asked)

@@ -19,7 +19,7 @@ from napari_genselfdiff.finetuning import rounds, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
-from napari_genselfdiff.finetuning.training import MOST, blended
+from napari_genselfdiff.finetuning.training import GROWN_SHARE, blended
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter, copy_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
@@ -65,7 +65,7 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     # It lies between the model in use and one that was trained from the start.
     elsewhere = outcome(run([source], network, begin=start, steps=2)).segmenter
     assert distance(elsewhere, start) < distance(elsewhere, network) / 2
-    assert same(anew.segmenter, blended(network, elsewhere, MOST))
+    assert same(anew.segmenter, blended(network, elsewhere, GROWN_SHARE))
     monkeypatch.setattr(rounds, "MANY", 1)
     assert same(
         outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter
@@ -282,3 +282,14 @@ def test_half_of_the_way_is_cross_validated_before_less_of_it_is_tried(
     assert judged[2:] == ([] if known else [rounds.FIFTH] * 2)
     assert result.verdict.accepted == known
     assert result.settings["share"] == (0.5 if known else 0.25)
+
+
+def test_weights_from_elsewhere_that_are_too_far_are_refused_and_not_lost(
+    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pretext was adapted there is no half of the way that could be tried instead."""
+    monkeypatch.setattr(rounds, "judge_round", lambda *_, **__: Verdict(False, False, too_far=True))
+    begin = build_segmenter(SPEC, start=None, seed=3)
+    result = outcome(run([make(box=Region(0, 0, 150, 150), name="b")], network, begin=begin, steps=4))
+    assert not result.verdict.accepted
+    assert result.settings["share"] == 1.0

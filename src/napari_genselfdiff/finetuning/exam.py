@@ -23,7 +23,7 @@ MIRRORED = 16
 MOST_PIXELS = 1_500_000
 """Model pixels that are predicted for one exam at most."""
 OPEN_PIXELS = 500_000
-"""Of these, for places where nothing is held out, and only what the parent says can be asked about."""
+"""Of these, for places whose surroundings no other question shows: what the parent says there is asked."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,21 @@ class Exam:
         pairs = list(zip(places, asked, strict=True))
         held = [mask & place.drawn & inner_mask(mask.shape, place.origin) for place, mask in pairs]
         left = MOST_PIXELS
+        unseen: list[Place] = []
         for (place, mask), inner in zip(pairs, held, strict=True):
+            count = len(self._questions)
             for cut in _around(inner, whole=bool(mask.all())):
                 if (size := inner[cut].size) <= left:
                     self._questions.append(self._question(place, inner, cut, whole=bool(mask.all())))
                     left -= size
+            if not any(question.open.any() for question in self._questions[count:]):
+                unseen.append(place)
         left = 0 if fresh else min(left, OPEN_PIXELS)
-        for (place, _), inner in zip(pairs, held, strict=True):
-            if not inner.any() and not place.drawn.all() and inner.size <= left:
-                self._questions.append(self._question(place, inner, np.s_[:, :], whole=False))
-                left -= inner.size
+        for place in unseen:
+            if not place.drawn.all() and place.drawn.size <= left:
+                nothing = np.zeros_like(place.drawn)
+                self._questions.append(self._question(place, nothing, np.s_[:, :], whole=False))
+                left -= place.drawn.size
         self.regions = len(self._numbers)
 
     def parents(self) -> Answers:

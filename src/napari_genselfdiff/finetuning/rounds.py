@@ -20,7 +20,7 @@ from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.trainer import Trainer
-from napari_genselfdiff.finetuning.training import HALF, MOST, Training
+from napari_genselfdiff.finetuning.training import GROWN_SHARE, HALF, Training
 from napari_genselfdiff.segmentation.network import Segmenter
 
 SECONDS = 40.0
@@ -166,7 +166,7 @@ def train_cut(
 
     # Weights that come from elsewhere have no half of the way.
     whole = fresh or (training.begin is not None and not training.grown)
-    shares = (1.0,) if whole else (MOST,) if training.grown else SHARES
+    shares = (1.0,) if whole else (GROWN_SHARE,) if training.grown else SHARES
     before = None if fresh else exam.parents()
     looking = clock.seconds  # reading asked the model before the same questions
     curve: list[tuple[int, float]] = []
@@ -219,7 +219,7 @@ def train_cut(
         crossed = yield from _crossed(training, cut, trainer.step, judged[2], judged[3])
         if crossed is not None and crossed.decided:
             judged = judged[0], crossed, *judged[2:]
-        elif judged[1].too_far:
+        elif judged[1].too_far and not whole:
             judged = yield from _judged(training, trainer, exam, before, shares[1:])
         judged = None if cancel.cancelled else judged
     if judged is None:

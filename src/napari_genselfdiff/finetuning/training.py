@@ -19,7 +19,7 @@ from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
 
-HALF, MOST = 0.5, 0.6
+HALF, GROWN_SHARE = 0.5, 0.6
 """Shares of the way from the model in use to the trained weights that a round goes: half of it gains nearly
 as much on slides that nobody corrected, and loses much less where a round harms; a little more of it while
 the model in use was itself grown from few corrections (``docs/benchmarks/circle.md``)."""
