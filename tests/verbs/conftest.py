@@ -23,6 +23,7 @@ from napari_genselfdiff import compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.events import Event, Finished, Progress
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
+from napari_genselfdiff.verbs.cluster import ONE_EACH
 from napari_genselfdiff.verbs.cohort import Cohort, segment_cohort
 
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
@@ -70,7 +71,7 @@ def two_workers() -> Iterator[LocalCluster]:
     """Two worker processes; one death is one too many for a task."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0} | ONE_EACH),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,

@@ -43,6 +43,9 @@ AHEAD = 4
 """Cells that a thread has waiting at least, as long as there are any."""
 PATIENCE = 15.0
 """Seconds in which a scheduler must answer."""
+ONE_EACH = {"distributed.scheduler.worker-saturation": 1.0}
+"""Setting of a scheduler: no cell waits on a worker that computes another. It would gain nothing, cells take
+seconds, and it would be blamed as well where that other one kills the worker."""
 LOOK = 0.2
 """Seconds after which a wish to stop is heard at the latest."""
 # A terminal sends Ctrl-C to the workers too, and it is for this process to say what becomes of them.
@@ -80,6 +83,7 @@ def connected(scheduler: str) -> Iterator[Client]:
     """
     workers = local_workers(scheduler)
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UserError(
@@ -97,6 +101,7 @@ def connected(scheduler: str) -> Iterator[Client]:
             ) from error
         return
     with (
+        dask.config.set(ONE_EACH),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
