@@ -20,7 +20,8 @@ Methods that correct what they themselves got wrong, and differ in where:
 Methods that learn from the very strokes of ``pretext``, and differ in nothing else:
 
 - ``scratch``: the same network with standard initialisation
-- ``scratch-whole``: the same, but a round goes all of the way to its new weights, which suits scratch better
+- ``scratch-whole``: the same, trained as suits random weights: all layers from the first step on, with the
+  statistics of the patches at hand, and all of the way to the new weights in every round
 - ``instant``: the first gear alone
 - ``forest``: a random forest on scikit-image's multiscale features
 
