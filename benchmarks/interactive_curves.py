@@ -102,6 +102,12 @@ def first_above(curves: Scores, goals: Scores) -> NDArray[np.int64]:
     return np.asarray(np.where(there.any(axis=1), there.argmax(axis=1) + 1, curves.shape[1] + 1))
 
 
+def everything(rows: Rows, name: str) -> float:
+    """Dice of calling everything foreground, on the images of all projects."""
+    found = {(row["fold"], row["seed"]): row["everything"] for row in rows if row["set"] == name}
+    return float(np.mean([value for values in found.values() for value in values]))
+
+
 def draw(rows: Rows, path: Path) -> None:
     """Held-out Dice against rounds and seconds, and Dice on the rest of the corrected images."""
     import matplotlib as mpl
@@ -126,6 +132,10 @@ def draw(rows: Rows, path: Path) -> None:
                 panel = panels[row, column]
                 panel.plot(x, y.mean(axis=0), style, color=colour, label=label, markersize=4)
                 panel.fill_between(x, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.08, linewidth=0)
+        for panel in panels[:2, column]:
+            panel.axhline(
+                everything(rows, name), color="#999999", linestyle=":", label="everything foreground"
+            )
         panels[0, column].set(title=TITLES[name], xlabel="rounds")
         panels[1, column].set(xlabel="processor seconds of learning", xscale="log")
         panels[2, column].set(xlabel="rounds")
@@ -147,9 +157,11 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(arguments.rows.read_text())
     for name in TITLES:
+        print(f"\n{name}: everything foreground {everything(rows, name):.3f}")
         print_gains(rows, name, "pretext", "forest", FROM_ROUND)
         print_gains(rows, name, "pretext", "forest-own", FROM_ROUND)
         print_gains(rows, name, "pretext", "scratch", 1)
+        print_gains(rows, name, "pretext", "scratch-whole", 1)
         print_gains(rows, name, "pretext", "scratch-own", 1)
         print_gains(rows, name, "instant", "forest", 1)
         print_suggested(rows, name)

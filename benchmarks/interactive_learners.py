@@ -6,8 +6,6 @@ The one place that knows how the plugin is called.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, Protocol
 from unittest.mock import patch
 
@@ -22,9 +20,9 @@ from napari_genselfdiff.events import Finished
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.instant import Answer, InstantTask
-from napari_genselfdiff.finetuning.recipe import Amount, Recipe, recipe_for
 from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.finetuning.training import GROWN_SHARE
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
 from napari_genselfdiff.slides import Slide, slide_from_arrays
@@ -33,16 +31,6 @@ Pixels = NDArray[np.uint8]
 CLASSES = ("background", "foreground")
 NO_LIMIT = 1e6
 """Seconds: rounds end after steps, because other work may share the cores."""
-
-
-def plain_recipe(amount: Amount, **options: bool) -> Recipe:
-    """The plugin's recipe, without what is only of use to weights that know something."""
-    recipe = recipe_for(amount, **options)
-    return replace(recipe, settings=replace(recipe.settings, head_first=0, fixed_statistics=False))
-
-
-SUITS_SCRATCH: dict[str, Any] = {"GROWN_SHARE": 1.0, "recipe_for": plain_recipe}
-"""What is put in the place of names in `rounds` for a scratch baseline that is tuned as hard."""
 
 
 class Learner(Protocol):
@@ -65,8 +53,7 @@ class Network:
     scratch : bool
         Take its configuration only.
     whole : bool
-        Train as suits random weights: all layers from the first step on, with the statistics of the patches
-        at hand, and all of the way to the new weights in every round.
+        Go all of the way to the new weights in every round.
     mpp : float
     steps : int or None
         Of a round; as many as the plugin takes by default.
@@ -89,7 +76,7 @@ class Network:
         spec = SegmenterSpec(unet.config, CLASSES, mpp)
         self.segmenter = build_segmenter(spec, start=None if scratch else unet.state_dict(), seed=seed)
         self.start = self.segmenter
-        self.whole = whole
+        self.share = 1.0 if whole else GROWN_SHARE
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
 
@@ -107,9 +94,7 @@ class Network:
             steps=self.steps,
             seed=1000 * self.seed + self.round,
         )
-        with ExitStack() as stack:
-            for name, own in SUITS_SCRATCH.items() if self.whole else ():
-                stack.enter_context(patch(f"napari_genselfdiff.finetuning.rounds.{name}", own))
+        with patch("napari_genselfdiff.finetuning.rounds.GROWN_SHARE", self.share):
             result: RoundResult = result_of(work)
         if result.verdict.accepted:
             self.segmenter = result.segmenter

@@ -70,10 +70,9 @@ def make(tmp_path: Path) -> Iterator[Any]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network wants larger steps and smaller patches than the real one."""
 
-    def small(amount: Amount, **options: bool) -> Any:
-        recipe = recipe_for(amount, **options)
+    def small(amount: Amount, *, fresh: bool = False) -> Any:
+        recipe = recipe_for(amount, fresh=fresh)
         settings = replace(recipe.settings, patch=32, batch=4, learning_rate=2e-2, ema=0.8)
-        settings = replace(settings, head_first=settings.head_first and 3)
         return replace(recipe, settings=settings)
 
     monkeypatch.setattr(rounds, "recipe_for", small)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from tests.finetuning.conftest import CPU, SIDE, SPEC, outcome, run, same, tissue
 
@@ -20,7 +19,6 @@ from napari_genselfdiff.finetuning import rounds, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
-from napari_genselfdiff.finetuning.statistics import acquainted
 from napari_genselfdiff.finetuning.training import GROWN_SHARE, blended
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter, copy_segmenter
@@ -74,22 +72,6 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     )
 
 
-def test_a_new_task_is_acquainted_with_the_slides_first(make: Any, network: Segmenter) -> None:
-    source = make(box=Region(0, 0, 128, 128))
-    rgb = source.slide.read_scaled(0, 0, 192, 192, scale=1.0)  # what was painted, and the context around it
-
-    def statistics(segmenter: Segmenter) -> list[torch.Tensor]:
-        return [value for name, value in segmenter.state_dict().items() if "running" in name]
-
-    measured = statistics(acquainted(network, [rgb], compute=CPU))
-    first = statistics(outcome(run([source], network, steps=2, fresh=True)).segmenter)
-    assert measured
-    assert all(torch.equal(a, b) for a, b in zip(first, measured, strict=True))
-    # Later rounds gather those of their patches: the model in use keeps them from fitting one place.
-    later = statistics(outcome(run([source], network, steps=2, begin=network)).segmenter)
-    assert not any(torch.equal(a, b) for a, b in zip(later, measured, strict=True))
-
-
 def distance(a: Segmenter, b: Segmenter) -> float:
     pairs = zip(a.unet.parameters(), b.unet.parameters(), strict=True)
     return sum(float((x - y).detach().abs().sum()) for x, y in pairs)
@@ -112,15 +94,11 @@ def test_steps_that_the_clock_ended_give_the_same_weights_again(make: Any, netwo
     assert same(timed.segmenter, again.segmenter)
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_stopped_round_goes_on_as_if_it_had_not_been(
-    make: Any, network: Segmenter, tmp_path: Path, fresh: bool
-) -> None:
+def test_a_stopped_round_goes_on_as_if_it_had_not_been(make: Any, network: Segmenter, tmp_path: Path) -> None:
     source, path = make(), tmp_path / "round.safetensors"
-    options: dict[str, Any] = {"fresh": fresh, "steps": 8}
-    whole = outcome(run([source], network, **options))
+    whole = outcome(run([source], network, steps=8))
     cancel, stopped = CancelToken(), []
-    for event in train_round([source], network, compute=CPU, checkpoint=path, cancel=cancel, **options):
+    for event in train_round([source], network, compute=CPU, steps=8, checkpoint=path, cancel=cancel):
         stopped.append(event)
         if isinstance(event, Progress) and event.message == "training" and event.done == 3:
             cancel.cancel()
@@ -129,7 +107,7 @@ def test_a_stopped_round_goes_on_as_if_it_had_not_been(
     assert end.cancelled
     assert end.result is None
     assert end.message == "stopped; the model stays as it was, and 3 steps of training are kept to go on from"
-    events = run([source], network, checkpoint=path, resume=True, **options)
+    events = run([source], network, steps=8, checkpoint=path, resume=True)
     assert "going on after 3 steps" in [e.message for e in events if isinstance(e, Progress)]
     resumed = outcome(events)
     assert resumed.steps == 8

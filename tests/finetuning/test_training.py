@@ -47,27 +47,6 @@ def test_the_anchor_holds_the_weights(make: Any, network: Segmenter) -> None:
     assert moved[1] < 0.6 * moved[0]
 
 
-def test_a_new_output_layer_is_trained_alone_at_first(network: Segmenter) -> None:
-    settings = replace(recipe_for(Amount(1, 1, 1), fresh=True).settings, head_first=2)
-    batch = PatchBatch(
-        torch.zeros(2, 3, 32, 32), torch.ones(2, 32, 32, dtype=torch.int64), torch.ones(2, 32, 32), None
-    )
-    trainer = Trainer(network, CPU, settings)
-
-    def moved(part: str) -> bool:
-        pairs = zip(network.unet.named_parameters(), trainer.trainee.unet.parameters(), strict=True)
-        return any(
-            not torch.equal(a, b) for (name, a), b in pairs if name.startswith("output") == (part == "head")
-        )
-
-    for _ in range(2):
-        trainer.train_step(batch, 1.0)
-    assert moved("head")
-    assert not moved("body")
-    trainer.train_step(batch, 1.0)
-    assert moved("body")
-
-
 def test_more_corrections_mean_more_steps() -> None:
     amounts = [Amount(150, 150, 1), Amount(5000, 1000, 5), Amount(100_000, 9000, 40)]
     for fresh in (False, True):

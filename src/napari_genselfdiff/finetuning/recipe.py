@@ -10,8 +10,6 @@ FEW = 1000
 """Model pixels; three nuclei at 0.5 micrometres a pixel are about 300."""
 MANY = 20_000
 """An accepted view of 512 x 512 pixels at 40x is 65,000."""
-HEAD_FIRST = 40
-"""Steps of a new output layer alone, before the pretext's own layers are trained."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +37,18 @@ class Recipe:
     steps: int
 
 
-def recipe_for(amount: Amount, *, fresh: bool = False, again: bool = False) -> Recipe:
+def recipe_for(amount: Amount, *, fresh: bool = False) -> Recipe:
     """Choose learning rate, frozen parts, pull and number of steps.
 
     Parameters
     ----------
     amount : Amount
     fresh : bool
-        The output layer is new, and there is no model yet.
-    again : bool
-        There is one, and training begins at a pretext again.
-
-    Notes
-    -----
-    A first model that learns from a handful of strokes in one place is best kept from fitting that place:
-    its statistics are measured beforehand (see `statistics`), the output layer is trained alone at first,
-    and there are few steps. In later rounds the model in use, which teaches, does that; doing both made
-    everything foreground (``docs/benchmarks/circle.md``).
+        The output layer is new.
     """
-    if fresh and amount.pixels < MANY:
-        first = FineTuneSettings(learning_rate=1e-3, head_first=HEAD_FIRST, fixed_statistics=True)
-        return Recipe(first, 60 if amount.pixels < 2 * FEW else 150)
-    if fresh or again:
+    if fresh:
         steps = 60 if amount.pixels < FEW else 150 if amount.pixels < MANY else 400
-        return Recipe(FineTuneSettings(learning_rate=1e-3), steps)
+        return Recipe(FineTuneSettings(learning_rate=1e-3, fixed_statistics=False), steps)
     if amount.pixels < FEW:
         return Recipe(FineTuneSettings(learning_rate=1e-4, fixed_statistics=True), 30)
     known = FineTuneSettings(learning_rate=3e-4, fixed_statistics=True)

@@ -19,7 +19,6 @@ from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
-from napari_genselfdiff.finetuning.statistics import acquainted
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.finetuning.training import GROWN_SHARE, HALF, Training
 from napari_genselfdiff.segmentation.network import Segmenter
@@ -149,9 +148,7 @@ def train_round(
         return
     if grown and cut.amount.pixels >= MANY:
         begin, grown = None, False
-    recipe = recipe_for(cut.amount, fresh=fresh, again=begin is not None)
-    if fresh and recipe.settings.fixed_statistics:
-        begin = acquainted(begin or segmenter, [place.rgb for place in cut.places], compute=compute)
+    recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
     yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)

@@ -34,9 +34,6 @@ class FineTuneSettings:
         AdamW's highest.
     body_rate : float
         Learning rate of all but the output layer, in multiples of ``learning_rate``.
-    head_first : int
-        Steps at the beginning in which the output layer alone is trained: from random weights it would pull
-        the features of a pretext out of shape (Kumar et al. 2022, arXiv 2202.10054). They cost a third.
     weight_decay : float
     pull : float
         How strongly weights are pulled back to where they began (L2-SP, Li et al. 2018, decoupled as weight
@@ -47,8 +44,8 @@ class FineTuneSettings:
         Name of a sum of losses, see `losses.LOSSES`. Soft Dice and cross-entropy learn much faster than the
         paper's (``benchmarks/losses.py``).
     fixed_statistics : bool
-        Whether batch normalisation keeps the statistics that the model came with: right where what is
-        trained on are a few places, whose statistics are not those of the slides. See `statistics`.
+        Whether batch normalisation keeps the statistics that the model came with: right for one that knows
+        the task and now sees a few corrected places, whose statistics are not those of the slide.
     frozen : tuple of str
         Parts of the network that are not trained, by the beginnings of their names, such as ``stem``.
     appearance : Appearance
@@ -61,7 +58,6 @@ class FineTuneSettings:
     batch: int = 8
     learning_rate: float = 1e-3
     body_rate: float = 1.0
-    head_first: int = 0
     weight_decay: float = 1e-4
     pull: float = 0.0
     ema: float = 0.99
@@ -120,8 +116,8 @@ class Trainer:
             parameter.requires_grad_(not name.startswith(settings.frozen))
         head = list(self.trainee.unet.output.parameters())
         own = {id(parameter) for parameter in head}
-        self._body = [p for p in self.trainee.parameters() if id(p) not in own and p.requires_grad]
-        groups = [{"params": head, "share": 1.0}, {"params": self._body, "share": settings.body_rate}]
+        body = [p for p in self.trainee.parameters() if id(p) not in own and p.requires_grad]
+        groups = [{"params": head, "share": 1.0}, {"params": body, "share": settings.body_rate}]
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=settings.learning_rate,
@@ -141,8 +137,6 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * group["share"] * rate
         self._to_training_mode()
-        for parameter in self._body:
-            parameter.requires_grad_(self.step >= self.settings.head_first)
         self.optimizer.zero_grad(set_to_none=True)
         try:
             parts = [self._backward(part) for part in _parts(batch, self.micro)]
@@ -196,14 +190,12 @@ class Trainer:
         self.trainee.load_state_dict(named("network."))
         self.average.load_state_dict(named("average."))
         self.step = step
-        body = {id(parameter) for parameter in self._body}
         for name, parameter in self.trainee.named_parameters():
-            done = step - self.settings.head_first if id(parameter) in body else step
-            if parameter.requires_grad and done > 0:
+            if parameter.requires_grad and step:
                 # preserve_format keeps the strides of the parameter, as the optimiser's own memory has them.
                 state = {m: torch.empty_like(parameter).copy_(tensors[f"{m}.{name}"]) for m in MOMENTS}
                 where = self.device if self.device.type in ("cpu", "cuda") else "cpu"
-                count = torch.tensor(float(done), device=where)
+                count = torch.tensor(float(step), device=where)
                 self.optimizer.state[parameter] = {"step": count, **{k: v.detach() for k, v in state.items()}}
 
     def _backward(self, part: tuple[PatchBatch, float]) -> StepLoss:
