@@ -88,11 +88,11 @@ def scores(
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Means and standard deviations over projects."""
+    """Means and standard deviations over windows."""
     for name in dict.fromkeys(row["set"] for row in rows):
         here = [row for row in rows if row["set"] == name]
         steps = list(here[0]["dice"])
-        print(f"| {name} | projects | " + " | ".join(f"{step} steps" for step in steps) + " |")
+        print(f"| {name} | windows | " + " | ".join(f"{step} steps" for step in steps) + " |")
         print("| --- " * (len(steps) + 2) + "|")
         for variant in dict.fromkeys(row["variant"] for row in here):
             same = [row["dice"] for row in here if row["variant"] == variant]

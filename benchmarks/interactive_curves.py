@@ -145,7 +145,8 @@ def draw(rows: Rows, path: Path) -> None:
         panels[row, 0].set_ylabel(label)
     for panel in panels.flat:
         panel.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize=7)
+    lines, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
