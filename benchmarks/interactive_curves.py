@@ -102,6 +102,11 @@ def first_above(curves: Scores, goals: Scores) -> NDArray[np.int64]:
     return np.asarray(np.where(there.any(axis=1), there.argmax(axis=1) + 1, curves.shape[1] + 1))
 
 
+def sets_of(rows: Rows) -> list[str]:
+    """Sets that there are rows of."""
+    return [name for name in TITLES if any(row["set"] == name for row in rows)]
+
+
 def everything(rows: Rows, name: str) -> float:
     """Dice of calling everything foreground, on the images of all projects."""
     found = {(row["fold"], row["seed"]): row["everything"] for row in rows if row["set"] == name}
@@ -115,7 +120,7 @@ def draw(rows: Rows, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [name for name in TITLES if any(row["set"] == name for row in rows)]
+    names = sets_of(rows)
     figure, panels = plt.subplots(
         3, len(names), figsize=(4.7 * len(names), 10), squeeze=False, layout="constrained"
     )
@@ -157,7 +162,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, nargs="?")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(arguments.rows.read_text())
-    for name in TITLES:
+    for name in sets_of(rows):
         print(f"\n{name}: everything foreground {everything(rows, name):.3f}")
         print_gains(rows, name, "pretext", "forest", FROM_ROUND)
         print_gains(rows, name, "pretext", "forest-own", FROM_ROUND)
