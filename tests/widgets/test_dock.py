@@ -63,7 +63,9 @@ def test_missing_resolution_is_asked_for_never_invented(
 def test_segmenting_shows_an_overlay_of_what_the_model_said(ready: Any, qtbot: Any, wait_for: Wait) -> None:
     click(qtbot, ready.segment_section.segment_button)
     assert ready.status.cancel_button.isEnabled()
+    assert ready.status.bar.isTextVisible()
     wait_for(lambda: ready.job is None)
+    assert not ready.status.bar.isTextVisible(), "no 0% beside what is done"
     overlay = ready.viewer.layers[OVERLAY_NAME]
     shown = np.asarray(overlay.data[0] if overlay.multiscale else overlay.data)
     store = ready.session.predictions()

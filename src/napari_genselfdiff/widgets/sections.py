@@ -320,6 +320,7 @@ class StatusSection(QWidget):
 
     def show_running(self, text: str, share: float | None, seconds_left: float | None) -> None:
         """Show running work; ``share`` is 0 to 1, or None when it is not known."""
+        self.bar.setTextVisible(True)
         self.bar.setRange(0, 0 if share is None else 1000)
         if share is not None:
             self.bar.setValue(int(1000 * share))
@@ -331,5 +332,6 @@ class StatusSection(QWidget):
         """Show the outcome."""
         self.bar.setRange(0, 1000)
         self.bar.setValue(0)
+        self.bar.setTextVisible(False)  # "0%" beside what was done would say that it was not
         self.text.setText(text)
         self.cancel_button.setEnabled(False)
