@@ -31,7 +31,7 @@ from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.finetuning.trainer import FineTuneSettings, Trainer
 from napari_genselfdiff.finetuning.training import blended, learning_rate
 from napari_genselfdiff.models import library
-from napari_genselfdiff.segmentation.instances import distance_target
+from napari_genselfdiff.segmentation.instances import core_target
 from napari_genselfdiff.segmentation.network import Segmenter, load_segmenter
 
 AMOUNTS = ("one nucleus", "three nuclei", "a window")
@@ -122,8 +122,8 @@ def main() -> None:
                 ids = np.asarray(Image.open(path).resize((SIDE, SIDE), Image.Resampling.NEAREST)).astype(int)
                 said = predict_image(start, rgb, compute, margin=32)
                 drawn = corrected(ids, (said.labels > 0) != truth, amount)
-                distance = distance_target(np.where(drawn, ids, 0))
-                distance[~drawn] = -1
+                core = core_target(np.where(drawn, ids, 0))
+                core[~drawn] = -1
                 place = Place(
                     stem,
                     (0, 0),
@@ -132,7 +132,7 @@ def main() -> None:
                     np.where(drawn, truth, said.labels).astype(np.uint8),
                     said.labels,
                     np.where(drawn, 0, said.confidence / 127.5 - 1).clip(min=0).astype(np.float32),
-                    distance,
+                    core,
                     np.zeros(drawn.shape, bool),
                 )
                 model = trained(start, place, settings, how, arguments.steps, compute)

@@ -62,7 +62,7 @@ PASSES = 4
 """Passes in a turn; the first one does not count."""
 
 Run = Callable[[], NDArray[np.float32]]
-"""One pass over the tile; returns (1, channels, height, width) probabilities, the distance last."""
+"""One pass over the tile; returns (1, channels, height, width) probabilities, the core last."""
 
 
 class EngineMissing(Exception):
@@ -77,12 +77,12 @@ class Probabilities(nn.Module):
         self.segmenter = segmenter
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities of the classes, then the distance where there is one."""
-        logits, distance = self.segmenter(x)
+        """Probabilities of the classes, then the core where there is one."""
+        logits, core = self.segmenter(x)
         probabilities = logits.softmax(dim=1)
-        if distance is None:
+        if core is None:
             return cast(Tensor, probabilities)
-        return torch.cat([probabilities, distance.sigmoid()[:, None]], dim=1)
+        return torch.cat([probabilities, core.sigmoid()[:, None]], dim=1)
 
 
 @dataclass(frozen=True)

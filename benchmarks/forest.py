@@ -43,7 +43,7 @@ def labelled_pixels(
 
 
 def prediction(probability: NDArray[Any], shape: tuple[int, int]) -> Prediction:
-    """Probabilities of the foreground, as the plugin's own models give them; without a distance map."""
+    """Probabilities of the foreground, as the plugin's own models give them; without a map of cores."""
     planes = np.stack([1 - probability, probability]).reshape(2, *shape)
     return Prediction((0, 0), 1.0, np.rint(planes * 255).astype(np.uint8), None)
 

@@ -191,7 +191,7 @@ class Trained:
         self.segmenter, self.steps = last.result.segmenter, last.result.steps
 
     def predict(self, rgb: NDArray[np.uint8]) -> Prediction:
-        """Probabilities and distance map of an image at the task's resolution."""
+        """Probabilities and map of cores of an image at the task's resolution."""
         return predict_image(self.segmenter, rgb, self.compute)
 
 
@@ -201,7 +201,7 @@ def objects(
     """Ids of the objects at the resolution of the labels, made as the plugin makes them on a slide."""
     fine = replace(prediction, scale=scale).resampled(0, 0, shape[0], shape[1])
     ids = np.zeros(shape, np.int32)
-    number_objects(fine.labels, fine.distance, scale=scale, object_area=object_area, out=ids)
+    number_objects(fine.labels, fine.core, scale=scale, object_area=object_area, out=ids)
     return ids
 
 

@@ -112,14 +112,14 @@ class TileDone:
         Class of every pixel.
     confidence : ndarray of uint8, shape (height, width)
         Probability of that class, 0 to 255.
-    distance : ndarray of uint8, shape (height, width), or None
-        Distance map, 0 to 255, of models that know instances.
+    core : ndarray of uint8, shape (height, width), or None
+        Probability of an object's core, 0 to 255, of models that know instances.
     """
 
     origin: tuple[int, int]
     labels: NDArray[Any]
     confidence: NDArray[Any]
-    distance: NDArray[Any] | None = None
+    core: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

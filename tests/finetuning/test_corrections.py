@@ -56,8 +56,8 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> None:
         sure = rgb[..., 1] < 112
         planes = np.zeros((3, *rgb.shape[:2]), np.uint8)
         planes[1] = np.where(sure, 250, 200)
-        distance = np.full(rgb.shape[:2], 200, np.uint8) if model.spec.instances else None
-        return Prediction((0, 0), 1.0, planes, distance)
+        core = np.full(rgb.shape[:2], 200, np.uint8) if model.spec.instances else None
+        return Prediction((0, 0), 1.0, planes, core)
 
     monkeypatch.setattr(corrections, "predict_image", told)
 
@@ -174,18 +174,18 @@ def test_corrections_from_afar_and_at_the_border(slide: Slide, drawing: Annotati
     assert counted[-1, -1]
 
 
-def test_models_that_know_objects_learn_the_distance_of_what_was_drawn(
+def test_models_that_know_objects_learn_the_core_of_what_was_drawn(
     slide: Slide, drawing: Annotations
 ) -> None:
     y, x = np.mgrid[:100, :100]
     draw(drawing, 300, 500, np.where(np.hypot(y - 50, x - 50) < 30, 2, 0))
     training, _ = cut(slide, drawing, segmenter(instances=True))
     example = training[0]
-    assert example.distance is not None
-    assert ((example.distance > 0) == (example.labels > 0)).all()
-    assert example.distance.max() == 1
+    assert example.core is not None
+    assert not (example.core > 0)[example.labels == 0].any()
+    assert example.core.max() == 1
     without, _ = cut(slide, drawing, segmenter())
-    assert without[0].distance is None
+    assert without[0].core is None
 
 
 def test_what_lies_in_held_out_cells_alone_is_trained_on_and_not_scored(

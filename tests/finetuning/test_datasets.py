@@ -37,7 +37,7 @@ def test_image_and_labels_stay_aligned_when_resampled() -> None:
         assert (dark != (example.labels == 2)).mean() < 0.02
         assert set(np.unique(example.labels)) == {0, 2}  # no class in between
         assert (example.weight == 1).all()
-        assert example.distance is None
+        assert example.core is None
 
 
 def test_pixels_without_a_label_do_not_count() -> None:
@@ -49,14 +49,15 @@ def test_pixels_without_a_label_do_not_count() -> None:
     assert example.labels.max() == 1
 
 
-def test_ids_become_a_class_and_a_distance() -> None:
+def test_ids_become_a_class_and_a_core() -> None:
     ids = discs(30) + np.where(discs(30) > 0, 1000, 0)  # more ids than a byte holds
     example = to_example(labelled(ids), scale=2.0, instances=True)
     assert example.labels.dtype == np.uint8
     assert set(np.unique(example.labels)) == {0, 1}
-    assert example.distance is not None
-    assert example.distance.max() == 1
-    assert ((example.distance > 0) == (example.labels == 1)).all()
+    assert example.core is not None
+    assert example.core.max() == 1
+    assert 0 < (example.core > 0).sum() < example.labels.sum()
+    assert not example.core[example.labels == 0].any()
 
 
 def test_the_median_object_becomes_16_pixels_wide() -> None:

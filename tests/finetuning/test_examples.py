@@ -18,7 +18,7 @@ def example(name: str = "a", height: int = 60, width: int = 80, **parts: Any) ->
         "rgb": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         "labels": rng.integers(0, 3, (height, width), dtype=np.uint8),
         "weight": np.ones((height, width), np.float32),
-        "distance": None,
+        "core": None,
     }
     return Example(name, **(values | parts))
 
@@ -130,19 +130,19 @@ def test_the_order_depends_on_seed_and_step_alone() -> None:
 
 @pytest.mark.usefixtures("plain")
 def test_patches_are_ready_for_the_network() -> None:
-    batch = PatchSampler([example(distance=np.full((60, 80), 0.5, np.float32))], size=32, seed=0).batch(0, 5)
+    batch = PatchSampler([example(core=np.full((60, 80), 0.5, np.float32))], size=32, seed=0).batch(0, 5)
     assert batch.images.shape == (5, 3, 32, 32)
     assert batch.images.min() >= -1
     assert batch.images.max() <= 1
     assert batch.labels.shape == batch.weight.shape == (5, 32, 32)
     assert batch.labels.dtype == torch.int64
-    assert batch.distance is not None
-    assert batch.distance.shape == (5, 32, 32)
-    assert PatchSampler([example()], size=32, seed=0).batch(0, 2).distance is None
+    assert batch.core is not None
+    assert batch.core.shape == (5, 32, 32)
+    assert PatchSampler([example()], size=32, seed=0).batch(0, 2).core is None
 
 
 @pytest.mark.usefixtures("plain")
-def test_image_labels_weight_and_distance_are_cut_and_turned_alike() -> None:
+def test_image_labels_weight_and_core_are_cut_and_turned_alike() -> None:
     rng = np.random.default_rng(0)
     number = rng.permutation(60 * 80).reshape(60, 80)
     rgb = np.stack([number % 256, number // 256, 0 * number], axis=-1).astype(np.uint8)
@@ -150,15 +150,15 @@ def test_image_labels_weight_and_distance_are_cut_and_turned_alike() -> None:
         rgb=rgb,
         labels=(number % 17).astype(np.uint8),
         weight=(number / 5000 + 0.01).astype(np.float32),
-        distance=(number / 4800).astype(np.float32),
+        core=(number / 4800).astype(np.float32),
     )
     batch = PatchSampler([same], size=32, seed=0).batch(0, 16)
     channels = ((batch.images + 1) * 127.5).round().long()
     shown = channels[:, 0] + 256 * channels[:, 1]
     assert torch.equal(batch.labels, shown % 17)
     torch.testing.assert_close(batch.weight, (shown / 5000 + 0.01).float())
-    assert batch.distance is not None
-    torch.testing.assert_close(batch.distance, (shown / 4800).float())
+    assert batch.core is not None
+    torch.testing.assert_close(batch.core, (shown / 4800).float())
     assert len({patch.numpy().tobytes() for patch in shown}) == 16
 
 
@@ -182,7 +182,7 @@ def test_patches_show_tissue_at_several_sizes_and_labels_follow_the_image(
 
 @pytest.mark.usefixtures("plain")
 def test_small_images_are_mirrored_and_what_is_added_does_not_count() -> None:
-    small = example("a", 10, 50, distance=np.ones((10, 50), np.float32))
+    small = example("a", 10, 50, core=np.ones((10, 50), np.float32))
     batch = PatchSampler([small], size=32, seed=0).batch(0, 8)
     for image, weight in zip(batch.images, batch.weight, strict=True):
         counted = weight > 0

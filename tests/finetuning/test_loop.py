@@ -18,7 +18,7 @@ from napari_genselfdiff.finetuning import loop
 from napari_genselfdiff.finetuning.examples import Example, split_examples
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
 from napari_genselfdiff.finetuning.scoring import mean_dice
-from napari_genselfdiff.segmentation.instances import distance_target
+from napari_genselfdiff.segmentation.instances import core_target
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
@@ -31,7 +31,7 @@ def segmenter(*, instances: bool = False) -> Segmenter:
     return build_segmenter(spec, start=None)
 
 
-def discs(name: str, *, seed: int, side: int = 96, distance: bool = False) -> Example:
+def discs(name: str, *, seed: int, side: int = 96, core: bool = False) -> Example:
     """Purple discs on pink: what a few steps can learn."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
@@ -46,7 +46,7 @@ def discs(name: str, *, seed: int, side: int = 96, distance: bool = False) -> Ex
         rgb.clip(0, 255).astype(np.uint8),
         (ids > 0).astype(np.uint8),
         np.ones((side, side), np.float32),
-        distance_target(ids) if distance else None,
+        core_target(ids) if core else None,
     )
 
 
@@ -119,18 +119,18 @@ def test_an_easy_task_is_learned_in_30_steps() -> None:
     assert outcome.steps == 30
 
 
-def test_the_distance_is_learned_too() -> None:
-    training = [discs("a", seed=1, distance=True)]
+def test_the_core_is_learned_too() -> None:
+    training = [discs("a", seed=1, core=True)]
     start = segmenter(instances=True)
     outcome = result(run(start, steps=30, training=training, held_out=[]))
     x = torch.from_numpy(training[0].rgb).permute(2, 0, 1)[None].float() / 127.5 - 1
-    target = torch.from_numpy(training[0].distance)
+    target = torch.from_numpy(training[0].core)
     errors = []
     for model in (start, outcome.segmenter):
         with torch.inference_mode():
-            distance = model(x)[1]
-        assert distance is not None
-        errors.append((distance.sigmoid()[0] - target).square().mean().item())
+            core = model(x)[1]
+        assert core is not None
+        errors.append((core.sigmoid()[0] - target).square().mean().item())
     assert errors[1] < 0.5 * errors[0]
 
 
@@ -195,16 +195,16 @@ def test_cancel_is_honoured_while_scoring(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_held_out_pixels_are_never_trained_on() -> None:
-    """Whatever their labels and distances are, the weights come out the same."""
+    """Whatever their labels and cores are, the weights come out the same."""
     outcomes = []
     for change in (False, True):
-        example = discs("one", seed=5, distance=True)
+        example = discs("one", seed=5, core=True)
         mask = split_examples([example])[1][0].weight > 0
-        assert example.distance is not None
+        assert example.core is not None
         if change:
             labels = np.where(mask, 1 - example.labels, example.labels).astype(np.uint8)
-            distance = np.where(mask, np.float32(0.7), example.distance)
-            example = replace(example, labels=labels, distance=distance)
+            core = np.where(mask, np.float32(0.7), example.core)
+            example = replace(example, labels=labels, core=core)
         training, held_out = split_examples([example])
         assert ((held_out[0].weight > 0) == mask).all()
         outcomes.append(result(run(segmenter(instances=True), training=training, held_out=held_out)))

@@ -17,7 +17,7 @@ from napari_genselfdiff.annotations.pyramid import halved
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.cells import Cells
 from napari_genselfdiff.segmentation.gestures import Edit, Objects, delete, merge, redraw, split
-from napari_genselfdiff.segmentation.instances import distance_target, label_instances
+from napari_genselfdiff.segmentation.instances import core_target, label_instances
 from napari_genselfdiff.segmentation.store import finest_layer
 
 SIDE = 96
@@ -61,7 +61,7 @@ def two_discs(*, gap: int, ridge: bool = True, label: int = 1) -> Place:
     ids = np.zeros((SIDE, SIDE), int)
     ids[(y - 48) ** 2 + (x - 30) ** 2 <= 14**2] = 1
     ids[((y - 48) ** 2 + (x - 58 - gap) ** 2 <= 14**2) & (ids == 0)] = 2
-    ridges = distance_target(ids) if ridge else distance_target(ids > 0)
+    ridges = core_target(ids) if ridge else core_target(ids > 0)
     return Place(encode(np.where(ids > 0, label, 0)), ridges)
 
 
@@ -196,16 +196,16 @@ def test_an_outline_holds_what_the_model_sees_as_two() -> None:
     arrays(bool, (24, 24), elements=st.sampled_from([False] * 9 + [True])),
 )
 def test_what_is_joined_and_touches_is_one_object_and_no_other(
-    foreground: np.ndarray, distance: np.ndarray, joined: np.ndarray
+    foreground: np.ndarray, core: np.ndarray, joined: np.ndarray
 ) -> None:
-    ids = label_instances(foreground, distance, joined=joined)
+    ids = label_instances(foreground, core, joined=joined)
     parts, count = ndimage.label(foreground & joined, np.ones((3, 3)))
     numbers = [np.unique(ids[parts == part]) for part in range(1, count + 1)]
     assert all(len(found) == 1 and found[0] > 0 for found in numbers)
     assert len({int(found[0]) for found in numbers}) == count
     np.testing.assert_array_equal(
-        label_instances(foreground, distance, joined=np.zeros_like(joined)),
-        label_instances(foreground, distance),
+        label_instances(foreground, core, joined=np.zeros_like(joined)),
+        label_instances(foreground, core),
     )
 
 
@@ -274,7 +274,7 @@ def nuclei(data_dir: Path) -> np.ndarray:
 
 def test_gestures_on_nuclei(nuclei: np.ndarray) -> None:
     """Every nucleus in turn: cut across, joined again, deleted, redrawn; the others keep their number."""
-    ridges = distance_target(nuclei)
+    ridges = core_target(nuclei)
     boxes = ndimage.find_objects(nuclei)
     done = dict.fromkeys(("split", "merge", "delete", "redraw"), 0)
     tried = 0

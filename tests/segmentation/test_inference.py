@@ -210,9 +210,9 @@ def test_a_region_of_many_blocks_equals_one_of_one(
     blocks = result(events)
     assert np.abs(blocks.probabilities.astype(int) - whole.probabilities).max() <= 1
     assert (blocks.confidence > 0).all()
-    if whole.distance is not None:
-        assert blocks.distance is not None
-        assert np.abs(blocks.distance.astype(int) - whole.distance).max() <= 1
+    if whole.core is not None:
+        assert blocks.core is not None
+        assert np.abs(blocks.core.astype(int) - whole.core).max() <= 1
     tiles, total = [e for e in events if isinstance(e, TileDone)], events[0]
     assert isinstance(total, Progress)
     assert len(tiles) == total.total > 6
@@ -284,8 +284,8 @@ def test_tile_events_compose_the_result(tiny: Segmenter) -> None:
     assert (confidence == prediction.confidence).all()
     assert len(np.unique(labels)) > 1
     assert np.abs(prediction.probabilities.sum(axis=0, dtype=int) - 255).max() <= 2
-    assert prediction.distance is not None
-    assert prediction.distance.std() > 0
+    assert prediction.core is not None
+    assert prediction.core.std() > 0
 
 
 def test_a_single_window_is_the_network_itself(tiny: Segmenter) -> None:
@@ -293,13 +293,13 @@ def test_a_single_window_is_the_network_itself(tiny: Segmenter) -> None:
     padded = np.pad(image, ((64, 64), (64, 64), (0, 0)), mode="symmetric")
     x = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
-        logits, distance = tiny(x)
+        logits, core = tiny(x)
     expected = logits.softmax(dim=1)[0, :, 64:-64, 64 : -80 + 16].numpy()
     prediction = result(predict(tiny, image, (0, 0, 64, 80)))
     np.testing.assert_allclose(prediction.probabilities / 255, expected, atol=0.5 / 255 + 1e-4)
-    assert distance is not None
-    shown = distance.sigmoid()[0, 64:-64, 64:-64].numpy()
-    np.testing.assert_allclose(cast("Rgb", prediction.distance) / 255, shown, atol=0.5 / 255 + 1e-4)
+    assert core is not None
+    shown = core.sigmoid()[0, 64:-64, 64:-64].numpy()
+    np.testing.assert_allclose(cast("Rgb", prediction.core) / 255, shown, atol=0.5 / 255 + 1e-4)
 
 
 @pytest.mark.parametrize("region", [(0, 0, 1, 1), (0, 0, 5, 7), (3, 2, 2, 5), (4, 6, 1, 1)])

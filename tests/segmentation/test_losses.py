@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_genselfdiff.segmentation.losses import distance_loss, focal_loss, structure_similarity_loss
+from napari_genselfdiff.segmentation.losses import core_loss, focal_loss, structure_similarity_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 CLASS_LOSSES = [structure_similarity_loss, focal_loss]
 Array = NDArray[np.float64]
 
 
-def distance(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """The distance loss with the arguments of the others."""
-    return distance_loss(logits[:, 0], labels.float(), weight)
+def core(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """The core loss with the arguments of the others."""
+    return core_loss(-logits[:, 0], (labels > 0).float(), weight)
 
 
-LOSSES: list[Loss] = [*CLASS_LOSSES, distance]
+LOSSES: list[Loss] = [*CLASS_LOSSES, core]
 
 
 def softmax(logits: Array) -> Array:
@@ -105,10 +105,17 @@ def test_focal_loss_by_hand() -> None:
     assert value == pytest.approx((0.01 * -np.log(0.9) + 3 * 0.25 * -np.log(0.5)) / 4, rel=1e-5)
 
 
-def test_distance_loss_by_hand() -> None:
-    logits, target = torch.tensor([[[0.0, np.log(3.0)]]]), torch.tensor([[[1.0, 0.25]]])
-    value = distance_loss(logits, target, torch.tensor([[[1.0, 3.0]]])).item()
-    assert value == pytest.approx((0.5**2 + 3 * 0.5**2) / 4)
+def test_core_loss_by_hand() -> None:
+    logits, target = torch.tensor([[[0.0, np.log(3.0)]]]), torch.tensor([[[1.0, 0.0]]])  # p = 1/2, 3/4
+    value = core_loss(logits, target, torch.tensor([[[1.0, 3.0]]])).item()
+    entropy = -(np.log(0.5) + 3 * np.log(0.25)) / 4
+    dice = 2 * 0.5 / (0.5 + 3 * 0.75 + 1)
+    assert value == pytest.approx(entropy + 1 - dice)
+
+
+def test_where_no_core_is_known_to_be_only_the_cross_entropy_counts() -> None:
+    logits, target = torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)
+    assert core_loss(logits, target, torch.ones(1, 1, 4)).item() == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -150,7 +157,7 @@ def test_confident_mistakes_are_finite(loss: Loss, size: float) -> None:
     value = loss(logits, labels, weight)
     value.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(value)
-    assert 0.2 < value < 100
+    assert 0.2 < value < (100 if loss in CLASS_LOSSES else size + 2)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
@@ -163,9 +170,9 @@ def test_a_perfect_prediction_costs_nothing(loss: Loss) -> None:
     assert loss(20 * right, labels, weight).item() < 1e-6
 
 
-def test_a_perfect_distance_costs_nothing() -> None:
-    target = torch.tensor([[[0.1, 0.5, 0.9]]])
-    assert distance_loss(torch.logit(target), target, torch.ones(1, 1, 3)).item() < 1e-12
+def test_a_perfect_core_costs_nothing() -> None:
+    target = torch.tensor([[[0.0, 1.0, 1.0]]])
+    assert core_loss(100 * target - 50, target, torch.ones(1, 1, 3)).item() < 1e-6
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -28,14 +28,14 @@ SPEC = SegmenterSpec(config=TINY, classes=("background", "nucleus", "gland"), mp
 X = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_heads_are_classes_and_distance() -> None:
-    logits, distance = build_segmenter(SPEC, start=None)(X)
+def test_heads_are_classes_and_core() -> None:
+    logits, core = build_segmenter(SPEC, start=None)(X)
     assert logits.shape == (2, 3, 16, 24)
-    assert distance is not None
-    assert distance.shape == (2, 16, 24)
-    logits, distance = build_segmenter(replace(SPEC, instances=False), start=None)(X)
+    assert core is not None
+    assert core.shape == (2, 16, 24)
+    logits, core = build_segmenter(replace(SPEC, instances=False), start=None)(X)
     assert logits.shape == (2, 3, 16, 24)
-    assert distance is None
+    assert core is None
 
 
 def test_the_time_step_is_fixed() -> None:
@@ -53,7 +53,7 @@ def test_all_weights_of_the_pretext_but_the_output_layer_are_taken() -> None:
     assert weights.keys() == pretext.keys()
     for name, value in weights.items():
         if name.startswith("output."):
-            assert len(value) == 4  # three classes and the distance
+            assert len(value) == 4  # three classes and the core
         else:
             assert torch.equal(value, pretext[name])
 
@@ -94,9 +94,9 @@ def test_a_new_class_is_never_said_until_it_is_learned() -> None:
     more = with_classes(segmenter, (*SPEC.classes, "stroma", "vessel"))
     assert more.spec.classes == ("background", "nucleus", "gland", "stroma", "vessel")
     with torch.no_grad():
-        (logits, distance), (before, distance_before) = more(X), segmenter(X)
+        (logits, core), (before, core_before) = more(X), segmenter(X)
     torch.testing.assert_close(logits[:, :3], before)
-    torch.testing.assert_close(distance, distance_before)
+    torch.testing.assert_close(core, core_before)
     assert (logits.argmax(dim=1) < 3).all()
     torch.testing.assert_close(logits[:, 3], logits[:, 4])
     with pytest.raises(ValueError, match="forget"):

@@ -12,7 +12,7 @@ from skimage.draw import disk
 from napari_genselfdiff.events import CancelToken, Finished, Progress, TileDone
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation import objects, store
-from napari_genselfdiff.segmentation.instances import distance_target, label_instances, separation
+from napari_genselfdiff.segmentation.instances import core_target, label_instances, separation
 from napari_genselfdiff.segmentation.objects import number_cells
 from napari_genselfdiff.segmentation.store import STEP, PredictionStore
 
@@ -52,12 +52,12 @@ def predicted(folder: Path, truth: Ids, boxes: list[Region] | None = None) -> Pr
 
 
 def predict(kept: PredictionStore, truth: Ids, boxes: list[Region]) -> None:
-    distance = (distance_target(truth) * 255).astype(np.uint8)
+    core = (core_target(truth) * 255).astype(np.uint8)
     for box in boxes:
         part = np.s_[box.y : box.bottom, box.x : box.right]
         labels = (truth[part] > 0).astype(np.uint8)
         kept.write_tile(
-            TileDone((0, 0), labels, np.full(labels.shape, 255, np.uint8), distance[part]), (box.y, box.x)
+            TileDone((0, 0), labels, np.full(labels.shape, 255, np.uint8), core[part]), (box.y, box.x)
         )
         row, column = box.y // SIDE, box.x // SIDE
         if kept.cell(row, column) == box:
@@ -77,7 +77,7 @@ def number(kept: PredictionStore, region: Region = WHOLE, area: float | None = 2
 
 def uncut(kept: PredictionStore) -> Ids:
     """What comes of labelling the whole slide at once."""
-    ridges = (kept.distance(WHOLE) + np.float32(STEP / 2)) / 255
+    ridges = (kept.core(WHOLE) + np.float32(STEP / 2)) / 255
     return label_instances(kept.labels(WHOLE) > 1, ridges, separation(200.0)).astype(np.int64)
 
 
@@ -116,7 +116,7 @@ def test_an_object_larger_than_what_a_cell_sees_has_one_number(tmp_path: Path) -
     truth[20:390, 30:60] = truth[20:50, 30:500] = truth[360:390, 30:500] = 1  # an arch over all cells
     truth[200:220, 300:500] = 2
     kept = PredictionStore(tmp_path / "p", SHAPE, 1.0)
-    for box in cells(kept):  # a model without a distance map
+    for box in cells(kept):  # a model without a map of cores
         labels = (truth[box.y : box.bottom, box.x : box.right] > 0).astype(np.uint8)
         kept.write_tile(TileDone((0, 0), labels, np.full(labels.shape, 255, np.uint8)), (box.y, box.x))
         kept.finish(box.y // SIDE, box.x // SIDE)

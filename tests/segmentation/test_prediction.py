@@ -39,8 +39,8 @@ def test_an_edge_stays_at_its_place(scale: float, axis: int) -> None:
         plane = shown.probabilities[1]
         assert y + crossing(plane[:, 5]) == pytest.approx(place, abs=0.5) if axis == 0 else True
         assert x + crossing(plane[5]) == pytest.approx(place, abs=0.5) if axis == 1 else True
-        assert shown.distance is not None
-        assert shown.distance.shape == (height, width)
+        assert shown.core is not None
+        assert shown.core.shape == (height, width)
         edge = round(place) - (y, x)[axis]
         labels = shown.labels if axis == 0 else shown.labels.T
         assert (labels[: edge - 1] == 0).all()
@@ -55,7 +55,7 @@ def test_parts_fit_together() -> None:
     part = prediction.resampled(15, 16, 30, 20)
     cut = whole.probabilities[:, 10:40, 10:30].astype(int)
     assert np.abs(part.probabilities - cut).max() <= 1
-    assert part.distance is None
+    assert part.core is None
 
 
 def test_its_own_grid_is_an_exact_copy() -> None:
@@ -63,8 +63,8 @@ def test_its_own_grid_is_an_exact_copy() -> None:
     prediction = Prediction((3, 4), 1.0, np.stack([plane, 255 - plane]), plane)
     shown = prediction.resampled(3, 4, 40, 50)
     assert (shown.probabilities == prediction.probabilities).all()
-    assert shown.distance is not None
-    assert (shown.distance == plane).all()
+    assert shown.core is not None
+    assert (shown.core == plane).all()
 
 
 def test_what_lies_beyond_is_not_predicted_and_moves_nothing() -> None:

@@ -124,18 +124,18 @@ def test_predictions_are_still_there_when_opened_again(tmp_path: Path) -> None:
     assert (whole(first, 1) == labels + 1).all()
 
 
-def test_confidence_and_distance_are_kept_in_steps(tmp_path: Path) -> None:
+def test_confidence_and_core_are_kept_in_steps(tmp_path: Path) -> None:
     store = PredictionStore(tmp_path / "p", (300, 300), 1.0)
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 2, (200, 200), dtype=np.uint8)
-    confidence, distance = rng.integers(1, 256, (2, 200, 200), dtype=np.uint8)
-    store.write_tile(TileDone((0, 0), labels, confidence, distance), (10, 20))
+    confidence, core = rng.integers(1, 256, (2, 200, 200), dtype=np.uint8)
+    store.write_tile(TileDone((0, 0), labels, confidence, core), (10, 20))
     box = Region(10, 20, 200, 200)
     kept = store.confidence(box)
     assert (kept > 0).all()
     assert np.abs(kept.astype(int) - confidence).max() < STEP
-    ridges = store.distance(box)
-    assert np.abs(ridges.astype(int) - distance)[labels > 0].max() < STEP
+    ridges = store.core(box)
+    assert np.abs(ridges.astype(int) - core)[labels > 0].max() < STEP
     assert not ridges[labels == 0].any()
 
 

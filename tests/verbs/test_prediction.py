@@ -15,7 +15,7 @@ from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.events import CancelToken
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.instances import distance_target
+from napari_genselfdiff.segmentation.instances import core_target
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.slides.arrays import slide_from_arrays
 from napari_genselfdiff.verbs import prediction
@@ -96,10 +96,10 @@ def test_blocks_cut_no_object() -> None:
         disc = (rows - y) ** 2 + (columns - x) ** 2 < rng.uniform(4, 12) ** 2
         true[disc & (true == 0)] = number
     labels = (true > 0).astype(np.uint8)
-    distance = (distance_target(true) * 255).astype(np.uint8)
+    core = (core_target(true) * 255).astype(np.uint8)
     whole, cut = np.zeros_like(true), np.zeros_like(true)
-    count = number_objects(labels, distance, scale=1, out=whole)
-    assert number_objects(labels, distance, scale=1, out=cut, block=256) == count
+    count = number_objects(labels, core, scale=1, out=whole)
+    assert number_objects(labels, core, scale=1, out=cut, block=256) == count
     assert count == len(np.unique(whole)) - 1 == whole.max()
     pairs = np.unique(np.stack([whole.ravel(), cut.ravel()]), axis=1)
     assert pairs.shape[1] == count + 1  # each object is one object of the other map

@@ -18,7 +18,7 @@ from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.holdout import CELL, held_out_mask
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.instances import distance_target, label_instances, separation
+from napari_genselfdiff.segmentation.instances import core_target, label_instances, separation
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
 from napari_genselfdiff.segmentation.store import finest_layer
@@ -102,8 +102,8 @@ class Place:
         Class that the model said; 0 where there is none.
     sure : ndarray of float32, shape (height, width)
         How sure the model is where nothing was drawn: 0 at a probability of one half or less, 1 at one.
-    distance : ndarray of float32, shape (height, width), or None
-        Target of the distance head, negative where it is not known.
+    core : ndarray of float32, shape (height, width), or None
+        Target of the core head, negative where it is not known.
     held : ndarray of bool, shape (height, width)
         What is never trained on.
     """
@@ -115,7 +115,7 @@ class Place:
     labels: NDArray[np.uint8]
     guess: NDArray[np.uint8]
     sure: NDArray[np.float32]
-    distance: NDArray[np.float32] | None
+    core: NDArray[np.float32] | None
     held: NDArray[np.bool_]
 
     @property
@@ -128,7 +128,7 @@ class Place:
         weight = np.where(self.changed, np.float32(1), np.float32(AGREED_WEIGHT)) * self.drawn
         weight = (weight + SELF_WEIGHT * self.sure).astype(np.float32)
         name = f"{self.slide}:{self.origin[0]},{self.origin[1]}"
-        example = Example(name, self.rgb, self.labels, weight, self.distance)
+        example = Example(name, self.rgb, self.labels, weight, self.core)
         return example.weighted(~self.held if where is None else where)
 
 
@@ -203,9 +203,9 @@ def read_place(
         sure[~drawn] = (said.confidence[~drawn] / np.float32(127.5) - 1).clip(min=0)
     known = drawn if said is None else np.ones(codes.shape, bool)
     joined = is_joined(codes)
-    distance = _distance(labels, joined, known, said, segmenter) if segmenter.spec.instances else None
+    core = _core(labels, joined, known, said, segmenter) if segmenter.spec.instances else None
     held = held_out_mask(codes.shape, outline.origin, outline.source.name)
-    return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, distance, held)
+    return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, core, held)
 
 
 def nothing_corrected(which: str | None) -> UserError:
@@ -215,23 +215,23 @@ def nothing_corrected(which: str | None) -> UserError:
     )
 
 
-def _distance(
+def _core(
     labels: NDArray[np.uint8],
     joined: NDArray[np.bool_],
     known: NDArray[np.bool_],
     said: Prediction | None,
     segmenter: Segmenter,
 ) -> NDArray[np.float32]:
-    """Target of the distance head; negative for objects whose outline nobody has said."""
+    """Target of the core head; negative for objects whose outline nobody has said."""
     foreground = labels > 0
     if said is None:
         ids = label_instances(foreground, foreground, joined=joined)
     else:
-        # The model's own distance map separates nuclei that a person's drawing left touching.
-        assert said.distance is not None
+        # The model's own map of cores separates nuclei that a person's drawing left touching.
+        assert said.core is not None
         how = separation(segmenter.spec.object_area)
-        ids = label_instances(foreground, said.distance / np.float32(255), how, joined=joined)
-    target = distance_target(ids)
+        ids = label_instances(foreground, said.core / np.float32(255), how, joined=joined)
+    target = core_target(ids)
     if not known.all():
         open_ended = np.unique(ids[ndimage.binary_dilation(~known)])
         target[np.isin(ids, open_ended[open_ended > 0])] = -1

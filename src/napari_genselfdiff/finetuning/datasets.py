@@ -11,13 +11,15 @@ from PIL import Image
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.finetuning.examples import Example
-from napari_genselfdiff.segmentation.instances import Separation, distance_target, label_instances
+from napari_genselfdiff.segmentation.instances import Separation, core_target, label_instances, relative_depth
 
 if TYPE_CHECKING:
     from napari_genselfdiff.exchange.pairs import LabelledImage
 
 OBJECT_PIXELS = 16.0
 """Diameter that the median object should have at the model's resolution."""
+NECK = 0.55
+"""Where a mask's depth falls below this part of the depth on both sides, it is cut."""
 COARSEST_MPP = 2.5
 MAX_DOWNSAMPLE = 8.0
 
@@ -32,24 +34,24 @@ def to_example(image: LabelledImage, *, scale: float, instances: bool) -> Exampl
     scale : float
         Input pixels a model pixel.
     instances : bool
-        Make the target of the distance head from the ids, which a binary mask gets from `separated`; all of
+        Make the target of the core head from the ids, which a binary mask gets from `separated`; all of
         them are class 1.
     """
     height, width = (max(1, round(side / scale)) for side in image.labels.shape)
     rgb = np.asarray(Image.fromarray(image.rgb).resize((width, height), Image.Resampling.BILINEAR))
     labels: NDArray[Any] = _nearest(image.labels, height, width)
     valid = _nearest(image.valid, height, width)
-    distance = None
+    core = None
     if instances:
         ids = np.where(valid, labels, 0)
-        distance = distance_target(separated(ids) if is_binary_mask(ids) else ids)
+        core = core_target(separated(ids) if is_binary_mask(ids) else ids)
         labels = labels > 0
     return Example(
         image.name,
         rgb,
         np.where(valid, labels, 0).astype(np.uint8),
         valid.astype(np.float32),
-        distance,
+        core,
     )
 
 
@@ -75,8 +77,8 @@ def separated(mask: NDArray[Any]) -> NDArray[np.int32]:
     from scipy import ndimage
 
     foreground = mask > 0
-    distance = distance_target(ndimage.label(foreground)[0])
-    return label_instances(foreground, distance, Separation(min_area=0))
+    depth = relative_depth(ndimage.label(foreground)[0])
+    return label_instances(foreground, depth, Separation(marker=NECK, min_area=0))
 
 
 def choose_resolution(

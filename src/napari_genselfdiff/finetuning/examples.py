@@ -37,15 +37,15 @@ class Example:
         Class of each pixel; any value where ``weight`` is 0.
     weight : ndarray of float32, shape (height, width)
         How much a pixel counts in the loss; 0 for pixels that are not labelled.
-    distance : ndarray of float32, shape (height, width), or None
-        Target of the distance head, 0 to 1; negative where it is not known.
+    core : ndarray of float32, shape (height, width), or None
+        Target of the core head, 0 or 1; negative where it is not known.
     """
 
     name: str
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     weight: NDArray[np.float32]
-    distance: NDArray[np.float32] | None = None
+    core: NDArray[np.float32] | None = None
 
     def weighted(self, where: NDArray[np.bool_]) -> Example:
         """The same, counting only where ``where`` is true."""
@@ -59,7 +59,7 @@ class PatchBatch:
     images: Tensor
     labels: Tensor
     weight: Tensor
-    distance: Tensor | None
+    core: Tensor | None
 
 
 def held_out_cells(
@@ -153,12 +153,12 @@ class PatchSampler:
         """Patches of one step."""
         rng = np.random.default_rng((self.seed, step))
         patches = [self._patch(rng) for _ in range(count)]
-        distances = [p.distance for p in patches if p.distance is not None]
+        cores = [p.core for p in patches if p.core is not None]
         return PatchBatch(
             to_unit_range(np.stack([p.rgb for p in patches])),
             torch.from_numpy(np.stack([p.labels for p in patches]).astype(np.int64)),
             torch.from_numpy(np.stack([p.weight for p in patches])),
-            torch.from_numpy(np.stack(distances)) if distances else None,
+            torch.from_numpy(np.stack(cores)) if cores else None,
         )
 
     def _patch(self, rng: np.random.Generator) -> Example:
@@ -191,7 +191,7 @@ class PatchSampler:
             vary_appearance(turned(rgb), rng, self.appearance),
             cut(example.labels),
             cut(example.weight),
-            None if example.distance is None else cut(example.distance),
+            None if example.core is None else cut(example.core),
         )
 
 
@@ -223,5 +223,5 @@ def _padded(example: Example, size: int) -> Example:
         np.pad(example.rgb, (*grow, (0, 0)), mode="symmetric"),
         np.pad(example.labels, grow),
         np.pad(example.weight, grow),
-        None if example.distance is None else np.pad(example.distance, grow),
+        None if example.core is None else np.pad(example.core, grow),
     )

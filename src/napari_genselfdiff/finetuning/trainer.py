@@ -15,7 +15,7 @@ from napari_genselfdiff.diffusion.pretraining import follow
 from napari_genselfdiff.errors import OutOfMemoryError, UserError
 from napari_genselfdiff.finetuning.augmentation import Appearance
 from napari_genselfdiff.finetuning.examples import PatchBatch
-from napari_genselfdiff.segmentation.losses import LOSSES, distance_loss
+from napari_genselfdiff.segmentation.losses import LOSSES, core_loss
 from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -203,11 +203,11 @@ class Trainer:
         batch, share = part
         labels, weight = batch.labels.to(self.device), batch.weight.to(self.device)
         with self.compute.autocasting(training=True):
-            logits, distance = self.trainee(batch.images.to(self.device))
+            logits, core = self.trainee(batch.images.to(self.device))
         loss = torch.stack([term(logits, labels, weight) for term in LOSSES[self.settings.loss]]).sum()
-        if distance is not None and batch.distance is not None:
-            target = batch.distance.to(self.device)
-            loss = loss + distance_loss(distance, target, weight * (target >= 0))
+        if core is not None and batch.core is not None:
+            target = batch.core.to(self.device)
+            loss = loss + core_loss(core, target, weight * (target >= 0))
         (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             entropy = F.cross_entropy(logits, labels, reduction="none")
@@ -246,8 +246,8 @@ def _parts(batch: PatchBatch, size: int) -> Iterator[tuple[PatchBatch, float]]:
         part = slice(start, start + size)
         weight = batch.weight[part]
         share = float(weight.sum()) / total if total > 0 else 0.0
-        distance = None if batch.distance is None else batch.distance[part]
-        yield PatchBatch(batch.images[part], batch.labels[part], weight, distance), share
+        core = None if batch.core is None else batch.core[part]
+        yield PatchBatch(batch.images[part], batch.labels[part], weight, core), share
 
 
 def check_end(seconds: float | None, steps: int | None) -> None:

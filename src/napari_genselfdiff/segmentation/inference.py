@@ -171,7 +171,7 @@ def predict_region(
         return math.hypot(a + h / 2 - centre[0], b + w / 2 - centre[1])
 
     probabilities = np.zeros((len(spec.classes), height, width), np.uint8)
-    distance = np.zeros((height, width), np.uint8) if spec.instances else None
+    core = np.zeros((height, width), np.uint8) if spec.instances else None
     blocks = [
         (a, b, min(BLOCK, y + height - a), min(BLOCK, x + width - b))
         for a in range(y, y + height, BLOCK)
@@ -192,18 +192,18 @@ def predict_region(
             part = np.s_[top - y : top - y + shown.shape[1], left - x : left - x + shown.shape[2]]
             classes = shown[: len(spec.classes)]
             probabilities[:, part[0], part[1]] = classes
-            if distance is not None:
-                distance[part] = shown[-1]
+            if core is not None:
+                core[part] = shown[-1]
             done += 1
             yield TileDone(
                 (top - y, left - x),
                 classes.argmax(axis=0).astype(np.uint8),
                 classes.max(axis=0),
-                shown[-1] if distance is not None else None,
+                shown[-1] if core is not None else None,
             )
             yield Progress(done, total, "segmenting", clock.left(done, total))
     yield Finished(
-        result=Prediction((y, x), scale, probabilities, distance),
+        result=Prediction((y, x), scale, probabilities, core),
         message=f"{done} of {total} tiles"
         if done < total
         else f"{height:,} x {width:,} pixels at the model's resolution",
@@ -262,15 +262,15 @@ def _ramp(length: int, blend: int) -> torch.Tensor:
 def _forward(
     segmenter: Segmenter, image: NDArray[np.uint8], margin: int, compute: Compute, device: torch.device
 ) -> torch.Tensor:
-    """Probabilities (and distance) of a window inside of its margin, shape (channels, height, width)."""
+    """Probabilities (and that of cores) of a window inside of its margin, shape (channels, height, width)."""
     # Networks that see the tile must compute the margin as well.
     early = margin if segmenter.spec.config.tile_independent else 0
     try:
         with compute.autocasting():
-            logits, distance = segmenter(to_unit_range(image[None]).to(device), margin=early)
+            logits, core = segmenter(to_unit_range(image[None]).to(device), margin=early)
         probabilities: torch.Tensor = logits.softmax(dim=1)[0]
-        if distance is not None:
-            probabilities = torch.cat([probabilities, distance.sigmoid()])
+        if core is not None:
+            probabilities = torch.cat([probabilities, core.sigmoid()])
         late = margin - early
         height, width = probabilities.shape[-2:]
         return probabilities[:, late : height - late, late : width - late]

@@ -1,7 +1,7 @@
-"""From a foreground and a distance map to numbered objects, and the distance map to learn from.
+"""From a foreground and the cores of objects to numbered objects, and the cores to learn from.
 
-The distance of a pixel is that to the nearest pixel outside its own object, divided by the largest of that
-object: a ridge in the middle of every object, small or large, and a valley where two of them touch.
+An object's core is what lies more than `RIM` pixels inside of it; of a small object, what lies more than half
+as deep as its middle. Cores of objects that touch do not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from PIL import Image
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+RIM = 3.0
+"""Pixels between the border of an object and its core: what the network blurs, and no more. A wider rim takes
+long glands to pieces."""
 LEAST_AREA = 12.0
 """Smaller objects are dropped, in model pixels."""
 LEAST_SHARE = 0.1
@@ -26,7 +29,7 @@ LEAST_SHARE = 0.1
 class Separation:
     """How objects are told apart, see `label_instances`; by default, where their usual size is not known."""
 
-    marker: float = 0.55
+    marker: float = 0.6
     smoothing: float = 1.0
     min_area: int = 12
 
@@ -43,36 +46,35 @@ def separation(object_area: float | None, *, scale: float = 1.0) -> Separation:
 
     Notes
     -----
-    The network blurs its distance map by a pixel or two. Between two nuclei of radius 5 the valley is filled
-    to about a third of the ridges' height, between two glands of radius 25 hardly at all, and the ridge of a
-    long gland has dips that are no border. So the larger the objects, the lower the markers:
-    ``0.15 + 1.5 / radius``, between 0.2 and 0.45; and the wider the smoothing, a tenth of the diameter.
-    Chosen on the training parts of MoNuSeg and GlaS: object F1 of glands rose from 0.49 to 0.72.
+    The core of a large object has narrow gaps that are no border. So the larger the objects, the wider the
+    smoothing: a tenth of the diameter, and a pixel at least. Chosen on training images of MoNuSeg and GlaS.
     """
     least = LEAST_AREA * min(scale, 8) ** 2
     if not object_area:
         return Separation(smoothing=scale, min_area=math.ceil(least))
     radius = math.sqrt(object_area / math.pi)
     return Separation(
-        marker=min(max(0.15 + 1.5 / radius, 0.2), 0.45),
         smoothing=scale * max(1.0, radius / 5),
         min_area=math.ceil(max(least, LEAST_SHARE * object_area * scale**2)),
     )
 
 
-def distance_target(ids: NDArray[Any]) -> NDArray[np.float32]:
-    """Distance to the outside of its own object, for every pixel.
+def relative_depth(ids: NDArray[Any], *, deepest: float = math.inf) -> NDArray[np.float32]:
+    """How deep every pixel lies in its own object: a ridge in the middle, a valley where two objects touch.
 
     Parameters
     ----------
     ids : ndarray of int, shape (height, width)
         Number of the object that a pixel belongs to; 0 is background. Numbers need not be consecutive, and
         the pixels of an object need not be connected.
+    deepest : float
+        Pixels from the outside that are as deep as the middle of an object.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
-        In [0, 1]: 1 at the middle of every object, 0 in the background.
+        In [0, 1]: the distance to the nearest pixel outside of the object, divided by that of its middle or
+        ``deepest``; 0 in the background.
 
     Notes
     -----
@@ -89,13 +91,24 @@ def distance_target(ids: NDArray[Any]) -> NDArray[np.float32]:
         window = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         inside = ids[window] == number
         distance = ndimage.distance_transform_edt(inside) if not inside.all() else inside
-        target[window][inside] = distance[inside] / distance.max()
+        target[window][inside] = np.minimum(distance[inside] / min(distance.max(), deepest), 1)
     return target
+
+
+def core_target(ids: NDArray[Any]) -> NDArray[np.float32]:
+    """The cores of objects, for a network to learn: 1 there, 0 elsewhere.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (height, width)
+        As for `relative_depth`, at the model's resolution.
+    """
+    return (relative_depth(ids, deepest=2 * RIM) > 0.5).astype(np.float32)
 
 
 def label_instances(
     foreground: NDArray[Any],
-    distance: NDArray[Any],
+    core: NDArray[Any],
     how: Separation | None = None,
     *,
     joined: NDArray[np.bool_] | None = None,
@@ -103,18 +116,19 @@ def label_instances(
 ) -> NDArray[np.int32]:
     """Find the objects of a foreground and number them.
 
-    The connected parts of the high ground of the distance map grow by watershed until they fill the
-    foreground. A connected part of the foreground without high ground is one object.
+    The connected parts of the cores grow by watershed until they fill the foreground. A connected part of the
+    foreground without a core is one object.
 
     Parameters
     ----------
     foreground : ndarray of bool or float, shape (height, width)
         A mask, or the probability of the foreground.
-    distance : ndarray of float, shape (height, width)
-        What :func:`distance_target` defines, as the network predicts it.
+    core : ndarray of bool or float, shape (height, width)
+        Probability that a pixel lies in the core of an object (`core_target`); where it is highest, objects
+        begin, so any map with a ridge in every object will do.
     how : Separation, optional
-        ``marker``: height of the high ground, after smoothing. ``smoothing``: standard deviation of the
-        Gaussian that smooths the distance map, in pixels; background does not pull the map down, so small
+        ``marker``: from which probability on a pixel is of a core, after smoothing. ``smoothing``: standard
+        deviation of the Gaussian that smooths ``core``, in pixels; background does not pull it down, so small
         objects keep their height. ``min_area``: smaller objects are dropped, in pixels.
     joined : ndarray of bool, shape (height, width), optional
         What a person said: foreground pixels that are set here and touch, also at their corners, lie in one
@@ -132,22 +146,20 @@ def label_instances(
     ValueError
         If the shapes differ.
     """
-    foreground, distance = np.asarray(foreground), np.asarray(distance, np.float32)
-    if foreground.shape != distance.shape or foreground.ndim != 2:
-        raise ValueError(
-            f"foreground {foreground.shape} and distance {distance.shape} must be images of one size"
-        )
+    foreground, core = np.asarray(foreground), np.asarray(core, np.float32)
+    if foreground.shape != core.shape or foreground.ndim != 2:
+        raise ValueError(f"foreground {foreground.shape} and core {core.shape} must be images of one size")
     how = how or Separation()
     mask = foreground if foreground.dtype == bool else foreground >= threshold
     if how.smoothing > 0:
         weight = _smoothed(mask.astype(np.float32), how.smoothing)
-        distance = _smoothed(np.where(mask, distance, 0), how.smoothing) / np.maximum(weight, 1e-6)
-    high, held = mask & (distance >= how.marker), None if joined is None else mask & joined
+        core = _smoothed(np.where(mask, core, 0), how.smoothing) / np.maximum(weight, 1e-6)
+    high, held = mask & (core >= how.marker), None if joined is None else mask & joined
     markers = ndimage.label(high)[0] if held is None or not held.any() else _markers(high, held)
     parts, _ = ndimage.label(mask)
     has_marker = np.zeros(int(parts.max()) + 1, bool)
     has_marker[parts[markers > 0]] = True
-    ids = watershed(-distance, markers, mask=mask & has_marker[parts])
+    ids = watershed(-core, markers, mask=mask & has_marker[parts])
     ids = np.where(mask & ~has_marker[parts], parts + markers.max(initial=0), ids)
     return _renumbered(ids, how.min_area, held)
 

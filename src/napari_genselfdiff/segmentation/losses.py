@@ -86,19 +86,24 @@ LOSSES: dict[str, tuple[Loss, ...]] = {
 """Sums of losses by name; ``paper`` is that of arXiv 2309.01487."""
 
 
-def distance_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Squared error of the distance map.
+def core_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross-entropy and one minus the soft Dice of the cores, over the batch.
+
+    Without any core the Dice term is 0.
 
     Parameters
     ----------
     logits : Tensor, shape (n, height, width)
-        Output of the distance head, before the sigmoid.
+        Output of the core head, before the sigmoid.
     target : Tensor, shape (n, height, width)
-        In [0, 1]; 0 in the background.
+        1 in cores, 0 elsewhere; any value where ``weight`` is 0.
     weight : Tensor, shape (n, height, width)
     """
-    error = (torch.sigmoid(logits) - target).square()
-    return (error * weight).sum() / weight.sum().clamp(min=1)
+    target = target.clamp(0, 1)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    p, true = torch.sigmoid(logits), (target * weight).sum()
+    dice = 2 * (p * target * weight).sum() / ((p * weight).sum() + true).clamp(min=1)
+    return (entropy * weight).sum() / weight.sum().clamp(min=1) + (1 - dice) * (true > 0)
 
 
 def _standardised(values: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The segmenter: the pretext's U-Net at a fixed time step, with a class head and a distance head."""
+"""The segmenter: the pretext's U-Net at a fixed time step, with a class head and a core head."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SegmenterSpec:
         Micrometres per pixel that the model works at; None when it was trained on images of unknown
         resolution, which it then takes as they are.
     instances : bool
-        Whether a distance head separates touching objects.
+        Whether a head for the cores of objects separates touching objects.
     timestep : int
         Time step that conditions the network.
     downsample : float
@@ -131,7 +131,7 @@ class SegmenterSpec:
 
 
 class Segmenter(nn.Module):
-    """Class logits, and a distance map where the model knows instances.
+    """Class logits, and the cores of objects where the model knows instances.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ class Segmenter(nn.Module):
         -------
         logits : Tensor, shape (n, classes, height - 2 * margin, width - 2 * margin)
             softmax over the classes gives probabilities.
-        distance : Tensor, shape (n, height - 2 * margin, width - 2 * margin), or None
-            Logits of the distance to the instance's border (sigmoid: 0 at the border, 1 in the middle).
+        core : Tensor, shape (n, height - 2 * margin, width - 2 * margin), or None
+            Logits of lying in the core of an object (`instances.core_target`).
         """
         t = torch.full((1,), self.spec.timestep, device=x.device)
         out = self.unet(x, t, margin=margin).float()

@@ -96,9 +96,9 @@ def _number(store: PredictionStore, row: int, column: int, how: Separation, reac
         if store.numbering(row, column).done:
             store.write_objects(row, column, np.zeros((cell.height, cell.width), np.int64))
         return
-    distance = store.distance(view)
-    # Middle of the step that the distance was rounded to; without distances all is high ground.
-    ridges = (distance + np.float32(STEP / 2)) / 255 if distance.any() else foreground
+    core = store.core(view)
+    # Middle of the step that the probability was rounded to; without cores every part is one object.
+    ridges = (core + np.float32(STEP / 2)) / 255 if core.any() else foreground
     ids = label_instances(foreground, ridges, how)
     places = _places(ids, view, store.grid[1])
     ours = np.flatnonzero(np.bincount(ids[here].ravel(), minlength=len(places)))

@@ -22,14 +22,14 @@ class Prediction:
         Width of a pixel of the grid in level-0 pixels.
     probabilities : ndarray of uint8, shape (classes, height, width)
         0 to 255; all zero where nothing was predicted.
-    distance : ndarray of uint8, shape (height, width), or None
-        Distance map, 0 to 255, of models that know instances.
+    core : ndarray of uint8, shape (height, width), or None
+        Probability of an object's core, 0 to 255, of models that know instances.
     """
 
     origin: tuple[int, int]
     scale: float
     probabilities: NDArray[np.uint8]
-    distance: NDArray[np.uint8] | None
+    core: NDArray[np.uint8] | None
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -69,8 +69,8 @@ class Prediction:
             return np.where(inside, np.asarray(image), 0).astype(np.uint8)
 
         planes = np.stack([resize(plane) for plane in self.probabilities])
-        distance = None if self.distance is None else resize(self.distance)
-        return Prediction((y, x), 1.0, planes, distance)
+        core = None if self.core is None else resize(self.core)
+        return Prediction((y, x), 1.0, planes, core)
 
 
 class _Span(NamedTuple):

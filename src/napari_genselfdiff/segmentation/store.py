@@ -30,7 +30,7 @@ CELL = 1024
 OWN_LAYERS = (CELL // CHUNK).bit_length()
 """So many of the finest layers have no chunk in which two cells lie."""
 STEP = 8
-"""Confidence and distance are kept in steps of so many 1/255: they compress to a fraction."""
+"""Probabilities are kept in steps of so many 1/255: they compress to a fraction."""
 
 
 Window = tuple[slice, slice]
@@ -58,7 +58,7 @@ class PredictionStore:
     ----------
     folder : Path or str
         An OME-Zarr (0.5) of its own, a folder or an fsspec address; made when it does not exist. ``labels``
-        is the pyramid; ``confidence``, ``distance`` (of models that know instances) and ``objects`` lie
+        is the pyramid; ``confidence``, ``core`` (of models that know instances) and ``objects`` lie
         beside it; ``cells`` says which cells are finished.
     shape : tuple of int
         ``(height, width)`` of the slide at level 0.
@@ -104,7 +104,7 @@ class PredictionStore:
             for layer in range(layer_count(self.grid)):
                 self.layers.append(plane(labels, str(layer), layer_shape(self.grid, layer)))
             self._confidence = plane(group, "confidence", self.grid)
-            self._distance = plane(group, "distance", self.grid)
+            self._core = plane(group, "core", self.grid)
             self._cells = plane(group, "cells", (-(-self.grid[0] // CELL), -(-self.grid[1] // CELL)))
             self._objects = plane(group, "objects", self.grid, "int64")
             self._numbered = plane(group, "numbered", self._cells.shape, "uint16")
@@ -174,9 +174,9 @@ class PredictionStore:
         """Probability of the predicted class, 0 to 255 in steps of `STEP`, in model pixels."""
         return self._pixels(self._confidence, _window(box))
 
-    def distance(self, box: Region) -> NDArray[np.uint8]:
-        """The model's distance map, 0 to 255 in steps of `STEP`, in model pixels; 0 on background."""
-        return self._pixels(self._distance, _window(box))
+    def core(self, box: Region) -> NDArray[np.uint8]:
+        """Probability of an object's core, 0 to 255 in steps of `STEP`, in model pixels; 0 on background."""
+        return self._pixels(self._core, _window(box))
 
     def labels(self, box: Region) -> NDArray[np.uint8]:
         """Values in model pixels."""
@@ -283,9 +283,9 @@ class PredictionStore:
         labels[confidence == 0] = 0
         box = np.s_[y : y + height, x : x + width]
         self._put(self._confidence, box, _reduced(confidence))
-        if tile.distance is not None:
-            distance = np.where(labels > 1, _reduced(tile.distance[:height, :width]), 0)
-            self._put(self._distance, box, distance)
+        if tile.core is not None:
+            core = np.where(labels > 1, _reduced(tile.core[:height, :width]), 0)
+            self._put(self._core, box, core)
         for array in self.layers[:OWN_LAYERS] if self.shared else self.layers:
             self._put(array, np.s_[y : y + labels.shape[0], x : x + labels.shape[1]], labels)
             # The next layer's pixels are those with even coordinates.

@@ -1,7 +1,7 @@
 """A region of any size is segmented at level 0 with bounded memory.
 
 Probabilities exist for one band of rows at a time; what grows with the region is one byte a pixel for the
-classes, and one for the distance map and four for the ids where objects are asked for. Planes of more than a
+classes, and one for the cores and four for the ids where objects are asked for. Planes of more than a
 gigabyte lie in a temporary file.
 """
 
@@ -107,8 +107,8 @@ def segment_region(
         logger.warning("%s is %.1f times coarser than what the model was trained on", which, 1 / scale)
     shape = region.height, region.width
     labels = _plane(shape, np.uint8, scratch)
-    keep_distance = objects and segmenter.spec.instances
-    distance = _plane(shape, np.uint8, scratch) if keep_distance else None
+    keep_core = objects and segmenter.spec.instances
+    core = _plane(shape, np.uint8, scratch) if keep_core else None
 
     margin = math.ceil(1 / scale) + 2  # What interpolation looks at beyond a band, in model pixels.
     fitting = BAND_PIXELS // math.ceil(region.width / scale)
@@ -134,19 +134,19 @@ def segment_region(
             fine = _interpolated(prediction, strip, margin)
             there = np.s_[start - region.y : strip.bottom - region.y]
             labels[there] = fine.labels
-            if distance is not None and fine.distance is not None:
-                distance[there] = fine.distance
+            if core is not None and fine.core is not None:
+                core[there] = fine.core
     if not objects:
         return Segmentation(labels, None)
     yield Progress(region.height, region.height, "separating objects", None)
     ids = _plane(shape, np.int32, scratch)
-    number_objects(labels, distance, scale=scale, object_area=segmenter.spec.object_area, out=ids)
+    number_objects(labels, core, scale=scale, object_area=segmenter.spec.object_area, out=ids)
     return Segmentation(labels, ids)
 
 
 def number_objects(
     labels: NDArray[np.uint8],
-    distance: NDArray[np.uint8] | None,
+    core: NDArray[np.uint8] | None,
     *,
     scale: float,
     object_area: float | None = None,
@@ -159,8 +159,8 @@ def number_objects(
     ----------
     labels : ndarray of uint8, shape (height, width)
         Classes; all but 0 are objects.
-    distance : ndarray of uint8, shape (height, width), or None
-        Distance map, 0 to 255; without one, objects that touch are one.
+    core : ndarray of uint8, shape (height, width), or None
+        Probability of cores, 0 to 255; without them, objects that touch are one.
     scale : float
         Pixels a model pixel.
     object_area : float or None
@@ -191,18 +191,18 @@ def number_objects(
             foreground = labels[view] > 0
             if not foreground.any():
                 continue
-            ridges = foreground if distance is None else distance[view] / np.float32(255)
+            ridges = foreground if core is None else core[view] / np.float32(255)
             found = label_instances(foreground, ridges, how)
-            core = found[y - top : y - top + block, x - left : x - left + block]
-            count = _merge(found, core, out[view], count)
+            inner = found[y - top : y - top + block, x - left : x - left + block]
+            count = _merge(found, inner, out[view], count)
     return count
 
 
-def _merge(found: NDArray[np.int32], core: NDArray[np.int32], out: NDArray[np.int32], count: int) -> int:
-    """Add the objects that reach into the core to ``out``; returns the largest number so far."""
+def _merge(found: NDArray[np.int32], inner: NDArray[np.int32], out: NDArray[np.int32], count: int) -> int:
+    """Add the objects that reach into ``inner`` to ``out``; returns the largest number so far."""
     total = int(found.max()) + 1
     wanted = np.zeros(total, bool)
-    wanted[core.ravel()] = True
+    wanted[inner.ravel()] = True
     wanted[0] = False
     area = np.bincount(found.ravel(), minlength=total)
     taken = (out > 0) & wanted[found]
@@ -257,7 +257,7 @@ def _interpolated(prediction: Prediction, strip: Region, margin: int) -> Predict
         prediction,
         origin=(first + low, prediction.origin[1]),
         probabilities=prediction.probabilities[:, low:high],
-        distance=None if prediction.distance is None else prediction.distance[low:high],
+        core=None if prediction.core is None else prediction.core[low:high],
     )
     return rows.resampled(strip.y, strip.x, strip.height, strip.width)
 

@@ -22,7 +22,7 @@ from napari_genselfdiff.finetuning.examples import HELD_OUT_SHARE, Example, spli
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.weights import read_card
-from napari_genselfdiff.segmentation.instances import distance_target
+from napari_genselfdiff.segmentation.instances import core_target
 from napari_genselfdiff.segmentation.network import (
     BACKGROUND,
     MAX_CLASSES,
@@ -168,7 +168,7 @@ def finetune(
     if old is not None and old.instances and len(old.classes) == classes == 2 and not instances:
         # A model that separates objects goes on doing so, whatever mask it learns from.
         instances = True
-        examples = [replace(e, distance=distance_target(separated(e.labels))) for e in examples]
+        examples = [replace(e, core=core_target(separated(e.labels))) for e in examples]
     spec = SegmenterSpec(
         start.config,
         _names(classes, old, instances),

@@ -110,23 +110,23 @@ class ObjectReader:
         classes = session.labels(layer, box.y, box.x, box.height, box.width)
         joined = cells.sampled(is_joined(session.annotations.read(layer, box)))
         foreground = cells.sampled(classes) > 0
-        distance = _distance(model.store, cells) if model.instances else None
+        core = _core(model.store, cells) if model.instances else None
         ids = label_instances(
             foreground,
-            foreground if distance is None or not distance.any() else distance / np.float32(255),
+            foreground if core is None or not core.any() else core / np.float32(255),
             separation(model.area, scale=cells.scale),
             joined=joined,
         )
         return Objects(cells, classes, ids, joined)
 
 
-def _distance(store: PredictionStore | None, cells: Cells) -> NDArray[np.uint8] | None:
-    """The model's distance map in cells."""
+def _core(store: PredictionStore | None, cells: Cells) -> NDArray[np.uint8] | None:
+    """The model's map of cores in cells."""
     if store is None:
         return None
     rows, columns = (np.minimum(side, end - 1) for side, end in zip(cells.model, store.grid, strict=True))
     y, x = int(rows[0]), int(columns[0])
-    part = store.distance(Region(y, x, int(rows[-1]) - y + 1, int(columns[-1]) - x + 1))
+    part = store.core(Region(y, x, int(rows[-1]) - y + 1, int(columns[-1]) - x + 1))
     here: NDArray[np.uint8] = part[np.ix_(rows - y, columns - x)]
     return here
 
