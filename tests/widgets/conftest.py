@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,16 @@ from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
+
+
+@pytest.fixture(autouse=True)
+def imports_are_no_garbage() -> Iterator[None]:
+    """napari's fixture collects garbage seven times around a viewer, and most of what it looks through are
+    modules: what is left after the first window is left out from then on."""
+    yield
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
