@@ -83,7 +83,7 @@ def trained(recipe: Recipe, pretext: UNet, data: list[Example], area: float) -> 
         data,
         [],
         compute=choose_compute("cpu"),
-        settings=FineTuneSettings(appearance=recipe.appearance),
+        settings=FineTuneSettings(appearance=recipe.appearance, core_weight=1.0),
         score_before=False,
         steps=recipe.steps,
     ):

@@ -134,6 +134,23 @@ def test_the_core_is_learned_too() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_cores_count_by_their_weight() -> None:
+    def first_loss(weight: float) -> float:
+        settings = replace(QUICK, core_weight=weight)
+        events = run(
+            segmenter(instances=True),
+            steps=1,
+            training=[discs("a", seed=1, core=True)],
+            held_out=[],
+            settings=settings,
+        )
+        return next(event.loss for event in events if isinstance(event, LossPoint))
+
+    without, half, whole = first_loss(0), first_loss(0.5), first_loss(1)
+    assert whole - without > 0.5  # the cross-entropy of a coin alone is 0.69
+    assert half == pytest.approx((without + whole) / 2)
+
+
 def test_the_model_that_was_given_is_not_changed() -> None:
     start = segmenter()
     before = weights(start)

@@ -43,6 +43,9 @@ class FineTuneSettings:
     loss : {"dice", "paper"}
         Name of a sum of losses, see `losses.LOSSES`. Soft Dice and cross-entropy learn much faster than the
         paper's (``benchmarks/losses.py``).
+    core_weight : float
+        How much the loss of the cores of objects counts beside that of the classes. With 1 they come apart a
+        little better, but a network that starts from nothing may not find the foreground in time.
     fixed_statistics : bool
         Whether batch normalisation keeps the statistics that the model came with: right for one that knows
         the task and now sees a few corrected places, whose statistics are not those of the slide.
@@ -62,6 +65,7 @@ class FineTuneSettings:
     pull: float = 0.0
     ema: float = 0.99
     loss: str = "dice"
+    core_weight: float = 0.5
     fixed_statistics: bool = False
     frozen: tuple[str, ...] = ()
     appearance: Appearance = field(default_factory=Appearance)
@@ -207,7 +211,7 @@ class Trainer:
         loss = torch.stack([term(logits, labels, weight) for term in LOSSES[self.settings.loss]]).sum()
         if core is not None and batch.core is not None:
             target = batch.core.to(self.device)
-            loss = loss + core_loss(core, target, weight * (target >= 0))
+            loss = loss + self.settings.core_weight * core_loss(core, target, weight * (target >= 0))
         (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             entropy = F.cross_entropy(logits, labels, reduction="none")

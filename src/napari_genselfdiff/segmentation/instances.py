@@ -29,7 +29,7 @@ LEAST_SHARE = 0.1
 class Separation:
     """How objects are told apart, see `label_instances`; by default, where their usual size is not known."""
 
-    marker: float = 0.6
+    marker: float = 0.7
     smoothing: float = 1.0
     min_area: int = 12
 
