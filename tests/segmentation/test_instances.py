@@ -107,8 +107,8 @@ def test_probabilities_are_thresholded() -> None:
 
 def test_the_larger_the_objects_the_wider_the_smoothing() -> None:
     nuclei, glands = separation(80), separation(1800)
-    assert nuclei.smoothing == pytest.approx(1, abs=0.02)
-    assert glands.smoothing == pytest.approx(4.8, abs=0.1)
+    assert nuclei.smoothing == 0.75
+    assert glands.smoothing == pytest.approx(4.2, abs=0.1)
     assert (nuclei.min_area, glands.min_area) == (12, 180)
     assert separation(None) == Separation()
 
@@ -117,14 +117,14 @@ def test_separation_is_in_pixels_of_the_map() -> None:
     fine = separation(1800, scale=2.5)
     assert fine.smoothing == pytest.approx(2.5 * separation(1800).smoothing)
     assert fine.min_area == 1125
-    assert separation(None, scale=2) == Separation(smoothing=2, min_area=48)
+    assert separation(None, scale=2) == Separation(smoothing=1.5, min_area=48)
     assert separation(None, scale=100).min_area == separation(None, scale=8).min_area  # specks of a thumbnail
 
 
 def test_a_long_gland_with_a_gap_in_its_core_stays_one_and_specks_go() -> None:
     y, x = np.mgrid[:120, :200]
     gland = (np.abs(y - 60) <= 20) & (x > 10) & (x < 190)
-    core = np.where(gland & (np.abs(x - 100) > 2), 0.9, 0)
+    core = np.where(gland & (np.abs(x - 100) > 1), 0.9, 0)
     gland[5:12, 5:12] = True
     assert label_instances(gland, core, separation(80)).max() == 3
     assert label_instances(gland, core, separation(3000)).max() == 1

@@ -78,7 +78,7 @@ def separated(mask: NDArray[Any]) -> NDArray[np.int32]:
 
     foreground = mask > 0
     depth = relative_depth(ndimage.label(foreground)[0])
-    return label_instances(foreground, depth, Separation(marker=NECK, min_area=0))
+    return label_instances(foreground, depth, Separation(marker=NECK, smoothing=1.0, min_area=0))
 
 
 def choose_resolution(
