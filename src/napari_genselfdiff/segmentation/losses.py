@@ -89,7 +89,7 @@ LOSSES: dict[str, tuple[Loss, ...]] = {
 def core_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Binary cross-entropy and one minus the soft Dice of the cores, over the batch.
 
-    Without any core the Dice term is 0.
+    Without any core the Dice term is 0. A pixel's logarithm is clamped, as in the losses of the classes.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def core_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     weight : Tensor, shape (n, height, width)
     """
     target = target.clamp(0, 1)
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").clamp(max=-LOG_FLOOR)
     p, true = torch.sigmoid(logits), (target * weight).sum()
     dice = 2 * (p * target * weight).sum() / ((p * weight).sum() + true).clamp(min=1)
     return (entropy * weight).sum() / weight.sum().clamp(min=1) + (1 - dice) * (true > 0)

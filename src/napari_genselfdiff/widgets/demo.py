@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 600
 WINDOW_SIZE = (1366, 768)
+PASSES = 5
 
 
 def run_demo_window(path: Path | None, output: Path) -> None:
@@ -216,8 +218,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -
 
 def settle() -> None:
     """Let everything that is due be drawn."""
-    deadline = QDeadlineTimer(300)
-    wait_for(deadline.hasExpired)
+    deadline, passes = QDeadlineTimer(300), count()
+    # One pass may take that long, and a text that wraps is laid out in the pass after the one it came in.
+    wait_for(lambda: next(passes) >= PASSES and deadline.hasExpired())
 
 
 def _stroke(
