@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.widgets.demo import wait_for
-from napari_genselfdiff.workers import Queue
+from napari_genselfdiff.workers import Job, Queue
 
 pytestmark = pytest.mark.gui
 
@@ -76,3 +79,72 @@ def test_a_failure_is_told_and_does_not_stop_the_others(
     assert "shapes do not match" in told[1]
     assert told[2] == "kept"
     assert "shapes do not match" in caplog.text
+
+
+class Knot:
+    """Something that only garbage collection can free."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def nothing_frozen() -> Iterator[None]:
+    """No object is left out of garbage collection, and what was is so again afterwards."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    yield
+    if frozen:
+        gc.freeze()
+
+
+@pytest.mark.usefixtures("nothing_frozen")
+@pytest.mark.parametrize("fails", [False, True])
+def test_work_does_not_collect_what_was_there_before_and_leaves_it_to_be_collected(
+    qapp: Any, fails: bool
+) -> None:
+    before, during, ended = weakref.ref(Knot()), [], threading.Event()
+
+    def work() -> Iterator[Event]:
+        own = weakref.ref(Knot())
+        gc.collect()
+        during.extend([before() is not None, own() is not None])
+        if fails:
+            raise UserError("no space is left", "edits", "free some")
+        yield Finished(None, "done")
+
+    gc.disable()  # so that nothing else frees it first
+    try:
+        told: list[object] = []
+        job = Job(work(), CancelToken(), on_event=told.append, on_error=told.append, on_end=ended.set)
+        wait_for(ended.is_set, 60)
+    finally:
+        gc.enable()
+    assert during == [True, False]
+    assert len(told) == 1
+    gc.collect()
+    assert before() is None
+    assert gc.get_freeze_count() == 0
+    del job
+
+
+def test_work_leaves_alone_what_others_froze(qapp: Any) -> None:
+    ended = threading.Event()
+    already = gc.get_freeze_count()
+    if not already:
+        gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        job = Job(
+            iter([Finished(None, "done")]),
+            CancelToken(),
+            on_event=lambda _event: None,
+            on_error=pytest.fail,
+            on_end=ended.set,
+        )
+        wait_for(ended.is_set, 60)
+        assert gc.get_freeze_count() >= frozen - 100  # freed ones leave the count
+        del job
+    finally:
+        if not already:
+            gc.unfreeze()
