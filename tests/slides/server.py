@@ -26,6 +26,12 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Patient(ThreadingHTTPServer):
+    """Lets more callers wait than five, whom the system makes ask again a second later."""
+
+    request_queue_size = 128
+
+
 @contextmanager
 def serve(folder: Path, broken: dict[str, int] | None = None) -> Iterator[str]:
     """Serve a folder; the address is ``http://127.0.0.1:PORT``.
@@ -33,7 +39,7 @@ def serve(folder: Path, broken: dict[str, int] | None = None) -> Iterator[str]:
     ``broken`` maps parts of paths to the status that they are answered with; 403 is for missing files only.
     """
     handler = type("Handler", (Quiet,), {"broken": broken if broken is not None else {}})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder))
+    server = Patient(("127.0.0.1", 0), partial(handler, directory=folder))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
