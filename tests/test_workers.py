@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -125,6 +126,23 @@ def test_work_does_not_collect_what_was_there_before_and_leaves_it_to_be_collect
     gc.collect()
     assert before() is None
     assert gc.get_freeze_count() == 0
+    del job
+
+
+@pytest.mark.usefixtures("nothing_frozen")
+def test_on_windows_a_removed_layer_is_collected_while_work_runs(
+    qapp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    frozen, ended = [], threading.Event()
+
+    def work() -> Iterator[Event]:
+        frozen.append(gc.get_freeze_count())
+        yield Finished(None, "done")
+
+    job = Job(work(), CancelToken(), on_event=lambda _event: None, on_error=pytest.fail, on_end=ended.set)
+    wait_for(ended.is_set, 60)
+    assert frozen == [0]
     del job
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -157,10 +158,12 @@ def _old_objects_left_alone() -> Iterator[None]:
     """Let garbage collection look only at what is made meanwhile.
 
     Training makes so many objects that Python looks through all that there are, hundreds of thousands of a
-    window of napari, and holds the interface up for half a second.
+    window of napari, and holds the interface up for half a second. Not on Windows: napari collects garbage
+    when a layer is removed, because drivers there may crash on what is left of it, and must find it.
     """
-    if gc.get_freeze_count():
-        yield  # whoever froze them knows until when
+    # Where others have frozen objects, they know until when.
+    if sys.platform == "win32" or gc.get_freeze_count():
+        yield
         return
     gc.freeze()
     try:

@@ -153,12 +153,13 @@ class SessionLayers:
 
     def stop_editing(self) -> None:
         """Commit and remove the editable window."""
-        self._close_gestures()
         editing, self.editing = self.editing, None
         if editing is not None:
-            editing.close()
-            self.edits.wait()
-            self._remove(editing.layer)
+            with self.viewer.layers.batched_update():  # napari collects garbage once and not for each layer
+                self._close_gestures()
+                editing.close()
+                self.edits.wait()
+                self._remove(editing.layer)
         if self.overlay is not None and self.overlay.hole is not None:
             self.overlay.hole = None
             self.overlay.refresh()
@@ -183,16 +184,17 @@ class SessionLayers:
 
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
-        self._close_gestures()
-        if self.editing is not None:
-            self.editing.close()
-        self.edits.close()
-        overlay, self.overlay = self.overlay, None
-        editing, self.editing = self.editing, None
-        self._close_tissue()
-        for part in (editing, overlay):
-            if part is not None:
-                self._remove(part.layer)
+        with self.viewer.layers.batched_update():  # as above
+            self._close_gestures()
+            if self.editing is not None:
+                self.editing.close()
+            self.edits.close()
+            overlay, self.overlay = self.overlay, None
+            editing, self.editing = self.editing, None
+            self._close_tissue()
+            for part in (editing, overlay):
+                if part is not None:
+                    self._remove(part.layer)
 
     def _step(self, step: Callable[[], Change | None], what: str) -> None:
         """Take one step through the history, behind the strokes that are still being written."""

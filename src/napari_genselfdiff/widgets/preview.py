@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,20 +93,25 @@ class Preview:
         self._queue.close()
 
     def _put(self, layers: SessionLayers, labels: NDArray[np.uint8], box: Region, scale: float) -> None:
-        self.clear()
+        """Show labels; the layer that is there takes them, for napari holds the window up to remove one."""
         viewer, image, session = layers.viewer, layers.image, layers.session
-        self._viewer = viewer
         pixel = np.array(image.scale[-2:])
         first = (np.array([box.y, box.x]) + 0.5) * scale - 0.5
+        where: dict[str, Any] = {
+            "scale": pixel * scale,
+            "translate": np.array(image.translate[-2:]) + first * pixel,
+        }
+        colormap = label_colormap(len(session.classes), session.colours)
+        if self._layer is not None and self._layer in viewer.layers:
+            self._layer.data, self._layer.colormap = labels, colormap
+            for name, value in where.items():
+                setattr(self._layer, name, value)
+            self._layer.editable = False  # new data are editable
+            return
+        self._viewer = viewer
         active = viewer.layers.selection.active
         self._layer = viewer.add_labels(
-            labels,
-            name=PREVIEW_NAME,
-            scale=pixel * scale,
-            translate=np.array(image.translate[-2:]) + first * pixel,
-            units=image.units[-2:],
-            opacity=0.6,
-            colormap=label_colormap(len(session.classes), session.colours),
+            labels, name=PREVIEW_NAME, units=image.units[-2:], opacity=0.6, colormap=colormap, **where
         )
         self._layer.contour = 2
         self._layer.editable = False
