@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -166,3 +168,31 @@ def test_work_leaves_alone_what_others_froze(qapp: Any) -> None:
     finally:
         if not already:
             gc.unfreeze()
+
+
+def test_work_finds_imported_what_it_needs() -> None:
+    """In an interpreter of its own, for here everything is imported."""
+    script = (
+        "import sys\n"
+        "from napari_genselfdiff import workers\n"
+        "import napari_genselfdiff.session.session\n"
+        "assert 'torch' not in sys.modules, 'a window opens before torch is there'\n"
+        "workers.warm_up()\n"
+        "before = set(sys.modules)\n"
+        "from napari_genselfdiff.session import cohorts, work\n"
+        "from napari_genselfdiff.finetuning.rounds import train_round\n"
+        "from napari_genselfdiff.finetuning.suggestions import next_place\n"
+        "from napari_genselfdiff.diffusion.domain import check_domain\n"
+        "from napari_genselfdiff.verbs.streaming import stream_region\n"
+        "late = set(sys.modules) - before\n"
+        "assert not late, late\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, Signal
@@ -24,6 +25,15 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
 """How long closing waits for the last step of running work."""
+NEEDED_BY_WORK = (
+    "napari_genselfdiff.diffusion.domain",
+    "napari_genselfdiff.finetuning.instant",
+    "napari_genselfdiff.finetuning.rounds",
+    "napari_genselfdiff.finetuning.suggestions",
+    "napari_genselfdiff.session.cohorts",
+    "napari_genselfdiff.session.work",
+    "napari_genselfdiff.verbs.streaming",
+)
 _UNEXPECTED = "something went wrong: {} (details are in the log)"
 
 
@@ -144,13 +154,14 @@ class Queue(QObject):
 
 def warm_up_in_background() -> None:
     """Import in a thread what the first work needs, so that it does not stall the interface later."""
-
-    def warm_up() -> None:
-        from napari_genselfdiff.finetuning import loop
-
-        loop.warm_up()
-
     threading.Thread(target=warm_up, name="genselfdiff-warm-up", daemon=True).start()
+
+
+def warm_up() -> None:
+    """Import what work imports when it begins, and torch's optimisers."""
+    for name in NEEDED_BY_WORK:
+        import_module(name)
+    import_module("napari_genselfdiff.finetuning.loop").warm_up()
 
 
 @contextmanager
