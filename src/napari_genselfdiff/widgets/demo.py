@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QDeadlineTimer, QEventLoop
+from qtpy.QtCore import QDeadlineTimer, QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_genselfdiff.demo import Field, Recording, dice, recording_of
@@ -209,11 +209,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -
     TimeoutError
         If it does not hold in time.
     """
-    deadline = QDeadlineTimer(int(seconds * 1000))
+    deadline, tick = QDeadlineTimer(int(seconds * 1000)), QTimer()
+    tick.start(5)  # the condition may come to hold without an event; to ask without a pause takes a core
     while not condition():
         if deadline.hasExpired():
             raise TimeoutError(f"nothing happened for {seconds} s")
-        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 50)
+        QApplication.processEvents(QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
 
 
 def settle() -> None:
