@@ -125,10 +125,13 @@ def draw(rows: Rows, path: Path) -> None:
         3, len(names), figsize=(4.7 * len(names), 10), squeeze=False, layout="constrained"
     )
     for column, name in enumerate(names):
+        projects = len({(row["fold"], row["seed"]) for row in rows if row["set"] == name})
         for method, (label, colour, style) in METHODS.items():
             runs = [row["rounds"] for row in rows if (row["set"], row["method"]) == (name, method)]
             if not runs:
                 continue
+            if len(runs) < projects:  # its mean is of other projects than that of the others
+                label += f" ({len(runs)} of {projects} projects of {name})"
             held_out = np.array([[np.mean(one["dice"]) for one in run] for run in runs])
             rest = np.array([[np.mean(one["rest"]) for one in run] for run in runs])
             seconds = np.cumsum([[one["cpu"] for one in run] for run in runs], axis=1).mean(axis=0)

@@ -184,7 +184,7 @@ class SessionLayers:
 
     def remove(self) -> None:
         """Take the session's layers, but the slide, out of the viewer."""
-        with self.viewer.layers.batched_update():  # as above
+        with self.viewer.layers.batched_update():  # garbage is collected once, as in `stop_editing`
             self._close_gestures()
             if self.editing is not None:
                 self.editing.close()
