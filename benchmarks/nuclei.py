@@ -9,12 +9,15 @@ not find the nuclei of slides. So it is trained on images whose white balance is
 once as they are. It is trained twice, shortly on the images as they look and for longer with chromatin
 painted in, and the weights of the two are averaged (Wortsman et al., ICML 2022): one misses pale nuclei, the
 other takes stroma for nuclei, and their mean does better than either on slides of other scanners.
+
+Slides are shown to it finer than the training images: their nuclei then have the sizes in the middle of those
+that it learned, and come apart (``docs/benchmarks/pretext-log.md``, "Shown finer").
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,8 @@ from napari_genselfdiff.segmentation.network import (
 )
 
 MPP = 0.5
+SHOWN_MPP = 0.35
+"""Micrometres per pixel at which slides are shown to the result."""
 AS_THEY_ARE = 2.0
 """Pixels of an image a pixel of the model, if the images' 0.25 um/px is right."""
 AS_ON_SLIDES = 3.4
@@ -132,7 +137,7 @@ def main() -> None:
         if not path.exists():
             save_segmenter(trained(recipe, pretext, data, area), path)
         segmenters.append(load_segmenter(path))
-    segmenters[0].spec = segmenters[-1].spec
+    segmenters[0].spec = replace(segmenters[-1].spec, mpp=SHOWN_MPP, object_area=area * (MPP / SHOWN_MPP) ** 2)
     save_segmenter(
         averaged(segmenters, data, recipe.appearance),
         arguments.output,
