@@ -137,7 +137,9 @@ def main() -> None:
         if not path.exists():
             save_segmenter(trained(recipe, pretext, data, area), path)
         segmenters.append(load_segmenter(path))
-    segmenters[0].spec = replace(segmenters[-1].spec, mpp=SHOWN_MPP, object_area=area * (MPP / SHOWN_MPP) ** 2)
+    segmenters[0].spec = replace(
+        segmenters[-1].spec, mpp=SHOWN_MPP, object_area=area * (MPP / SHOWN_MPP) ** 2
+    )
     save_segmenter(
         averaged(segmenters, data, recipe.appearance),
         arguments.output,
