@@ -44,10 +44,11 @@ from napari_genselfdiff.segmentation.network import (
 )
 
 MPP = 0.5
+"""Micrometres per pixel at which it is trained, if the images' 0.25 is right."""
 SHOWN_MPP = 0.35
 """Micrometres per pixel at which slides are shown to the result."""
 AS_THEY_ARE = 2.0
-"""Pixels of an image a pixel of the model, if the images' 0.25 um/px is right."""
+"""Pixels of an image a pixel of the model in training."""
 AS_ON_SLIDES = 3.4
 """The same, for the size that nuclei usually have on slides: it decides how they are told apart."""
 BATCHES = 80

@@ -55,15 +55,15 @@ def rows(tree: Any) -> list[list[str]]:
 
 
 def paint(dock: Any, label: int, top: int, wait_for: Wait) -> None:
-    """A square in the middle of the view."""
-    before = dock.session.annotations.position
-    window = dock.editing
+    """A square in the middle of the view, and wait until it is stored: its record comes before its pixels."""
+    window, stored = dock.editing, []
+    window.committed.connect(lambda: stored.append(True))
     y, x = (side // 2 for side in window.layer.data.shape)
     inside = np.zeros(window.layer.data.shape, bool)
     inside[y + top : y + top + 20, x : x + 20] = True
     window.layer.data_setitem(np.nonzero(inside), label or window.background)
     window.commit()
-    wait_for(lambda: dock.session.annotations.position > before)
+    wait_for(lambda: bool(stored))
 
 
 def test_slides_of_a_project_are_a_list_and_each_keeps_its_strokes(project: Any, wait_for: Wait) -> None:
