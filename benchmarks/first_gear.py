@@ -33,9 +33,8 @@ from sklearn.preprocessing import StandardScaler
 
 import forest
 from label_efficiency import examples, tasks
-from napari_genselfdiff.diffusion.frozen import frozen_levels, margin_for
+from napari_genselfdiff.diffusion.frozen import image_levels
 from napari_genselfdiff.diffusion.objectives.base import TASK_TIMESTEP
-from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.finetuning.examples import Example
@@ -65,13 +64,9 @@ REFERENCE = "scikit-image", "random forest"
 
 def levels(network: UNet, rgb: NDArray[np.uint8], timestep: int, **which: Any) -> Features:
     """Features of all pixels of an image, which is mirrored beyond its border; shape (pixels, features)."""
-    margin, stride = margin_for(network), network.config.stride
-    height, width = rgb.shape[:2]
-    beyond = ((margin, margin + -height % stride), (margin, margin + -width % stride), (0, 0))
-    grown = to_unit_range(np.pad(rgb, beyond, mode="symmetric")[None])
-    rows, columns = (torch.from_numpy(part.ravel()) for part in np.mgrid[:height, :width])
+    rows, columns = (torch.from_numpy(part.ravel()) for part in np.mgrid[: rgb.shape[0], : rgb.shape[1]])
     with torch.inference_mode():
-        found = frozen_levels(network, grown, timestep, margin=margin, **which)
+        found = image_levels(network, rgb, timestep, **which)
     return found.at(rows, columns).numpy()
 
 

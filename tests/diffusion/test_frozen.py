@@ -10,7 +10,8 @@ import torch
 
 from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
 from napari_genselfdiff.diffusion.folding import folded
-from napari_genselfdiff.diffusion.frozen import Levels, frozen_levels, margin_for
+from napari_genselfdiff.diffusion.frozen import Levels, frozen_levels, image_levels, margin_for
+from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 
 SMALL = replace(COMPACT, widths=(8, 16, 24), full_width=8)
@@ -102,3 +103,18 @@ def test_parts_can_be_left_out() -> None:
     assert (finest.width, finest.strides) == (net.feature_width, (1,))
     assert known.width + said.width + measured.width == levels(net, x).width
     np.testing.assert_allclose(said.maps[0].float(), expected, atol=2e-3)
+
+
+def test_an_image_of_any_size_is_seen_with_its_own_mirror_image() -> None:
+    net, margin = network(SMALL), margin_for(network(SMALL))
+    rgb = np.random.default_rng(0).integers(0, 255, (37, 50, 3)).astype(np.uint8)
+    with torch.inference_mode():
+        found = image_levels(net, rgb, 50)
+    stride = SMALL.stride
+    assert found.shape == (-(-37 // stride) * stride, -(-50 // stride) * stride)
+    grown = np.pad(
+        rgb, ((margin, margin + -37 % stride), (margin, margin + -50 % stride), (0, 0)), "symmetric"
+    )
+    expected = levels(net, to_unit_range(grown[None]))
+    for a, b in zip(found.maps, expected.maps, strict=True):
+        np.testing.assert_allclose(a.float(), b.float(), atol=2e-3)

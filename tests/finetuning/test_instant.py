@@ -18,7 +18,7 @@ from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Finished
-from napari_genselfdiff.finetuning import instant, strokes
+from napari_genselfdiff.finetuning import instant, pixels, strokes
 from napari_genselfdiff.finetuning.feature_tiles import TILE
 from napari_genselfdiff.finetuning.instant import UNKNOWN, Answer, InstantTask, accept_answer
 from napari_genselfdiff.geometry import Region
@@ -239,7 +239,7 @@ def test_the_order_of_the_strokes_does_not_matter(slide: Slide, drawing: Annotat
 def test_what_is_learned_from_stays_bounded(
     slide: Slide, drawing: Annotations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instant, "LEARNED", 60)
+    monkeypatch.setattr(pixels, "LEARNED", 60)
     monkeypatch.setattr(instant, "KEPT", 200)
     strokes_of_all(drawing)
     drawing.accept(0, Region(0, 0, 300, 300), encode(truth()[:300, :300]))

@@ -9,13 +9,17 @@ features take, a fraction of what all of them at full resolution would.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_genselfdiff.diffusion import stain
 from napari_genselfdiff.diffusion.objectives.features import measured
+from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 
 HALO = 1
@@ -186,6 +190,31 @@ def frozen_levels(
     ]
     joined = (level.clamp(-LIMIT, LIMIT).half().contiguous() for level, _ in pairs)
     return Levels(tuple(joined), tuple(stride for _, stride in pairs))
+
+
+def image_levels(network: UNet, rgb: NDArray[np.uint8], timestep: int, **which: Any) -> Levels:
+    """Features of a whole image, which is mirrored beyond its border.
+
+    Parameters
+    ----------
+    network : UNet
+        In evaluation mode; folded or not. The features lie on its device.
+    rgb : ndarray of uint8, shape (height, width, 3)
+    timestep : int
+    **which
+        What is taken, see `frozen_levels`.
+
+    Returns
+    -------
+    Levels
+        Of the image and, at its lower and right border, up to a multiple of the network's stride.
+    """
+    margin, stride = margin_for(network), network.config.stride
+    height, width = rgb.shape[:2]
+    beyond = ((margin, margin + -height % stride), (margin, margin + -width % stride), (0, 0))
+    grown = to_unit_range(np.pad(rgb, beyond, mode="symmetric")[None])
+    device = next(network.parameters()).device
+    return frozen_levels(network, grown.to(device), timestep, margin=margin, **which)
 
 
 def margin_for(network: UNet) -> int:

@@ -2,7 +2,7 @@
 
 Features of what is on the screen are computed once and kept (`feature_tiles`). What was painted, on all
 slides and in all views, is kept as features of single pixels (`strokes`): learning needs nothing else. The
-choice of features and classifier is provisional: the table of ``benchmarks/first_gear.py`` is not complete.
+choice of the classifier is measured in ``docs/benchmarks/circle.md``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from napari_genselfdiff.finetuning.feature_tiles import (
     tile_region,
     tiles_of,
 )
-from napari_genselfdiff.finetuning.pixels import PixelClassifier, fit_pixels
+from napari_genselfdiff.finetuning.pixels import PixelClassifier, balanced_choice, fit_classes
 from napari_genselfdiff.finetuning.strokes import KEPT, Painted
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import MAX_CLASSES, Segmenter
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations, Change
     from napari_genselfdiff.slides import Slide
 
-LEARNED = 6_000
-"""Pixels that are learned from at once, as many of each class as there are."""
 LARGEST_VIEW = 3 * 2**20
 """Model pixels of a view; of a larger one the middle is answered."""
 UNKNOWN = 255
@@ -268,18 +266,10 @@ class InstantTask:
         present = np.unique(numbers)
         if len(present) < 2:
             raise UserError(self._what_is_missing(present))
-        chosen = _balanced(numbers)
+        chosen = balanced_choice(numbers)
         features = torch.cat([found.features for found in samples])[torch.from_numpy(chosen)].float()
-        classes = np.searchsorted(present, numbers[chosen])
         weight = np.concatenate([found.weight for found in samples])[chosen]
-        # Every class counts the same, however much of it was painted.
-        share = weight / np.bincount(classes, weight)[classes]
-        classifier = fit_pixels(
-            features,
-            torch.from_numpy(classes),
-            torch.from_numpy(share.astype(np.float32)),
-            count=len(present),
-        )
+        classifier, present = fit_classes(features, numbers[chosen], weight)
         return Learned(classifier, tuple(int(label) for label in present), len(chosen))
 
     def answer(self, view: View, learned: Learned) -> Answer:
@@ -376,15 +366,3 @@ def _middle(grid: Region) -> Region:
         return grid
     height, width = int(grid.height * share), int(grid.width * share)
     return Region(grid.y + (grid.height - height) // 2, grid.x + (grid.width - width) // 2, height, width)
-
-
-def _balanced(classes: NDArray[np.int16]) -> NDArray[np.intp]:
-    """At most `LEARNED` pixels, chosen by chance, as many of each class as there are of the others."""
-    labels, counts = np.unique(classes, return_counts=True)
-    quota: dict[int, int] = {}
-    left = LEARNED
-    for rank, index in enumerate(np.argsort(counts, kind="stable")):
-        quota[int(labels[index])] = min(int(counts[index]), left // (len(labels) - rank))
-        left -= quota[int(labels[index])]
-    rng = np.random.default_rng(0)
-    return np.concatenate([rng.permutation(np.flatnonzero(classes == k))[:n] for k, n in quota.items()])

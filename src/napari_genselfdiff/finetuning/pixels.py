@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_genselfdiff.diffusion.frozen import Levels
 
-HIDDEN = 32
-"""Width of the hidden layer; answering a view costs in proportion."""
-STEPS, BATCH, RATE, DECAY = 200, 384, 1e-2, 1.0
-"""Of AdamW. The decay is strong, because the pixels of a stroke are much alike."""
+STEPS, BATCH, RATE = 200, 384, 1e-2
+FEW = 4
+HIDDEN, DECAY = 16, 20.0
+"""Width of the hidden layer, to which the time of an answer is in proportion, and weight decay, for at most
+`FEW` classes. AdamW keeps every weight within about 1 / decay (Xie and Li 2024, arXiv 2404.04454), so that no
+feature decides alone: the pixels of a few strokes are much alike, and a classifier that is free to choose
+learns what tells these strokes apart, not these classes (``docs/benchmarks/circle.md``)."""
+HIDDEN_MANY, DECAY_MANY = 32, 1.0
+"""The same for more classes, which such small weights do not tell apart."""
+LEARNED = 6_000
+"""Pixels that are learned from at once, as many of each class as there are."""
 SPREAD = 1e-3
 """Features that hardly vary under the strokes are not blown up."""
 
@@ -59,12 +68,13 @@ def fit_pixels(features: Tensor, classes: Tensor, weight: Tensor, *, count: int)
     """
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0) + SPREAD
     inputs, width = (features - mean) / spread, features.shape[1]
+    hidden_width, decay = (HIDDEN, DECAY) if count <= FEW else (HIDDEN_MANY, DECAY_MANY)
     generator = torch.Generator().manual_seed(0)
-    first = torch.randn((HIDDEN, width), generator=generator) / width**0.5
-    second = torch.randn((count, HIDDEN), generator=generator) / HIDDEN**0.5
-    first_bias, second_bias = torch.zeros(HIDDEN), torch.zeros(count)
+    first = torch.randn((hidden_width, width), generator=generator) / width**0.5
+    second = torch.randn((count, hidden_width), generator=generator) / hidden_width**0.5
+    first_bias, second_bias = torch.zeros(hidden_width), torch.zeros(count)
     parameters = [part.requires_grad_() for part in (first, first_bias, second, second_bias)]
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     order = torch.multinomial(weight, STEPS * BATCH, replacement=True, generator=generator)
     with torch.enable_grad():
@@ -77,3 +87,46 @@ def fit_pixels(features: Tensor, classes: Tensor, weight: Tensor, *, count: int)
             schedule.step()
     plain = first.detach() / spread
     return PixelClassifier(plain, first_bias.detach() - plain @ mean, second.detach(), second_bias.detach())
+
+
+def fit_classes(
+    features: Tensor, numbers: NDArray[np.int16], weight: NDArray[np.float32]
+) -> tuple[PixelClassifier, NDArray[np.int16]]:
+    """Fit a classifier to the classes that are there; each counts the same, however many pixels it has.
+
+    Parameters
+    ----------
+    features : Tensor of float32, shape (n, features)
+    numbers : ndarray of int16, shape (n,)
+        Class of each pixel; two at least are there.
+    weight : ndarray of float32, shape (n,)
+        How much a pixel counts among those of its class.
+
+    Returns
+    -------
+    classifier : PixelClassifier
+        Its classes are numbered as they come in ``present``.
+    present : ndarray of int16
+        The classes that are there.
+    """
+    present, classes = np.unique(numbers, return_inverse=True)
+    share = weight / np.bincount(classes, weight)[classes]
+    classifier = fit_pixels(
+        features,
+        torch.from_numpy(classes.astype(np.int64)),
+        torch.from_numpy(share.astype(np.float32)),
+        count=len(present),
+    )
+    return classifier, present
+
+
+def balanced_choice(classes: NDArray[np.int16]) -> NDArray[np.intp]:
+    """At most `LEARNED` pixels, chosen by chance, as many of each class as there are of the others."""
+    labels, counts = np.unique(classes, return_counts=True)
+    quota: dict[int, int] = {}
+    left = LEARNED
+    for rank, index in enumerate(np.argsort(counts, kind="stable")):
+        quota[int(labels[index])] = min(int(counts[index]), left // (len(labels) - rank))
+        left -= quota[int(labels[index])]
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.permutation(np.flatnonzero(classes == k))[:n] for k, n in quota.items()])

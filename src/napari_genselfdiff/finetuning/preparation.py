@@ -39,10 +39,13 @@ class Cut:
         ``held`` of each says what is never trained on.
     positions : dict of str to int
         Position in the journal of each source that the places belong to.
+    reading : float
+        Seconds that it took to read the places and to ask the model about them.
     """
 
     places: list[Place]
     positions: dict[str, int]
+    reading: float = 0.0
 
     @property
     def trained(self) -> list[NDArray[np.bool_]]:
@@ -72,7 +75,7 @@ class Cut:
         if not any((place.drawn & ~place.held).any() for place in places):
             # All that was drawn lies in what is held out: learn from it, and leave the score open.
             places = [replace(place, held=np.zeros_like(place.held)) for place in places]
-        return Cut(places, self.positions)
+        return replace(self, places=places)
 
     def halves(self) -> list[list[NDArray[np.bool_]]]:
         """For each half of the regions that are trained on, where it lies in each place."""
@@ -138,7 +141,8 @@ def cut_places(
     places = [place for place in places if place.slide not in lost]
     if not places:
         raise failure or nothing_corrected(sources[0].slide.name if sources else None)
-    return Cut(places, {name: positions[name] for name in sorted({p.slide for p in places})}).settled()
+    belonging = {name: positions[name] for name in sorted({place.slide for place in places})}
+    return Cut(places, belonging, clock.seconds).settled()
 
 
 def _told(error: UserError | OSError, source: Source) -> UserError:

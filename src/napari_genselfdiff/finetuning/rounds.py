@@ -19,6 +19,7 @@ from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
+from napari_genselfdiff.finetuning.teacher import taught
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.finetuning.training import GROWN_SHARE, HALF, Training
 from napari_genselfdiff.segmentation.network import Segmenter
@@ -150,6 +151,8 @@ def train_round(
         begin, grown = None, False
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
+    if fresh or grown:
+        cut = yield from taught(cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
     yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
@@ -168,7 +171,7 @@ def train_cut(
     whole = fresh or (training.begin is not None and not training.grown)
     shares = (1.0,) if whole else (GROWN_SHARE,) if training.grown else SHARES
     before = None if fresh else exam.parents()
-    looking = clock.seconds  # reading asked the model before the same questions
+    looking = cut.reading  # the model before was asked the same questions
     curve: list[tuple[int, float]] = []
     if before is not None and exam.regions:
         curve.append((0, float(dice(before.counts.sum(axis=0)))))

@@ -1,0 +1,146 @@
+"""A young model has a second teacher: the first gear, which learns from the same strokes.
+
+A network that is fine-tuned from a few strokes knows little of what lies beside them, and neither does the
+model in use, which is as young. The light classifier on the features that training starts with knows more,
+because its weights are kept small. Its answer is mixed with that of the model in use and counts as that does:
+a little, where nothing was drawn, by how sure it is. What was drawn lies where a model was wrong and is
+one-sided, the more so the more there is; so the first gear counts less then (``docs/benchmarks/circle.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
+from napari_genselfdiff.diffusion.folding import folded
+from napari_genselfdiff.diffusion.frozen import Levels, image_levels
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.events import CancelToken, Clock, Event, Progress
+from napari_genselfdiff.finetuning.corrections import Place
+from napari_genselfdiff.finetuning.feature_tiles import KNOWN
+from napari_genselfdiff.finetuning.pixels import balanced_choice, fit_classes
+from napari_genselfdiff.finetuning.preparation import Cut
+from napari_genselfdiff.segmentation.network import Segmenter
+
+MOST_PIXELS = 1_000_000
+"""Model pixels that it looks at, which takes a few seconds; of more, some places are left as they are."""
+TRUST = 2_000
+"""Pixels: when so many were drawn, it counts as much as the model in use."""
+
+
+def trust(pixels: int, *, fresh: bool) -> float:
+    """Share of the first gear in what is taught where nothing was drawn; the rest is the model in use.
+
+    Parameters
+    ----------
+    pixels : int
+        That were drawn and are trained on.
+    fresh : bool
+        There is no model in use that could say anything.
+    """
+    return 1.0 if fresh else TRUST / (TRUST + pixels)
+
+
+def taught(
+    cut: Cut, start: Segmenter, *, compute: Compute, fresh: bool, cancel: CancelToken
+) -> Generator[Event, None, Cut]:
+    """Let the first gear say, too, what nobody drew.
+
+    Parameters
+    ----------
+    cut : Cut
+    start : Segmenter
+        What training starts from; it gives the features.
+    compute : Compute
+    fresh : bool
+        There is no model in use.
+    cancel : CancelToken
+
+    Yields
+    ------
+    Event
+        `Progress`.
+
+    Returns
+    -------
+    Cut
+        As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
+        short, or the network has to see whole tiles.
+    """
+    seen = _some(cut.places)
+    drawn = {number: np.nonzero(cut.trained[number]) for number in seen}
+    labels = [cut.places[number].labels[drawn[number]] for number in seen]
+    classes = np.concatenate([np.zeros(0, np.uint8), *labels]).astype(np.int16)
+    if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
+        return cut
+    chosen = balanced_choice(classes)
+    ends = np.cumsum([len(part) for part in labels])
+    network, features, levels = folded(start.unet.eval(), start.spec.timestep), [], {}
+    clock, picked = Clock(), []
+    for done, number in enumerate(seen):
+        if cancel.cancelled:
+            return cut
+        yield Progress(done, len(seen), "looking around your corrections", clock.left(done, len(seen)))
+        try:
+            levels[number] = _levels(network, cut.places[number], start.spec.timestep, compute)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release_memory(compute)
+            return cut
+        first = ends[done] - len(labels[done])
+        mine = chosen[(chosen >= first) & (chosen < ends[done])]
+        rows, columns = (torch.from_numpy(axis[mine - first]) for axis in drawn[number])
+        features.append(levels[number].at(rows, columns))
+        picked.append(mine)
+    known = classes[np.concatenate(picked)]
+    classifier, present = fit_classes(torch.cat(features), known, np.ones(len(known), np.float32))
+    share = trust(sum(int(mask.sum()) for mask in cut.trained), fresh=fresh)
+    places = list(cut.places)
+    for number in seen:
+        height, width = places[number].drawn.shape
+        said = np.zeros((len(start.spec.classes), height, width), np.float32)
+        with torch.inference_mode():
+            answer = classifier.over(levels[number])[:, :height, :width]
+            said[present] = answer.softmax(dim=0).numpy()
+        places[number] = _mixed(places[number], said, share)
+    return replace(cut, places=places)
+
+
+def _some(places: list[Place]) -> list[int]:
+    """Places that are looked at, the same ones each time."""
+    chosen, left = [], MOST_PIXELS
+    for number in np.random.default_rng(0).permutation(len(places)).tolist():
+        if places[number].drawn.size <= left:
+            chosen.append(number)
+            left -= places[number].drawn.size
+    return sorted(chosen)
+
+
+@torch.inference_mode()
+def _levels(network: UNet, place: Place, timestep: int, compute: Compute) -> Levels:
+    """Features of a place, in the computer's memory."""
+    device = compute.apply()
+    with compute.autocasting():
+        levels = image_levels(network.to(device), place.rgb, timestep, known=KNOWN)
+    return Levels(tuple(level.cpu() for level in levels.maps), levels.strides)
+
+
+def _mixed(place: Place, said: NDArray[np.float32], share: float) -> Place:
+    """A place with what the first gear says where nothing was drawn, beside what the model in use does."""
+    others = np.float32(1 / (len(said) - 1))
+    model = np.repeat(((1 - place.sure) / 2 * others)[None], len(said), axis=0)
+    np.put_along_axis(model, place.guess[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
+    mixed = share * said + (1 - share) * model
+    labels = np.where(place.drawn, place.labels, mixed.argmax(axis=0)).astype(np.uint8)
+    sure = np.where(place.drawn, np.float32(0), (2 * mixed.max(axis=0) - 1).clip(min=0))
+    core = place.core
+    if core is not None:
+        # Which objects there are, only a model with cores can say.
+        core = np.where(place.drawn | ((labels == place.guess) & (place.sure > 0)), core, np.float32(-1))
+    return replace(place, labels=labels, sure=sure.astype(np.float32), core=core)
