@@ -71,17 +71,17 @@ def test_what_is_held_out_is_not_learned_from() -> None:
 
 def test_the_model_in_use_is_believed_the_more_the_more_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trust(5, fresh=True) == 1
-    assert trust(2_000, fresh=False) == 0.5
-    assert trust(18_000, fresh=False) == pytest.approx(0.1)
+    assert trust(1_000, fresh=False) == 0.75
+    assert trust(9_000, fresh=False) == 0
     one, truth = place()
     sure = np.where(one.drawn, 0, 0.9).astype(np.float32)
     model = replace(one, guess=np.ones_like(truth), sure=sure, labels=np.where(one.drawn, truth, 1))
     free = ~one.drawn
-    monkeypatch.setattr(teacher, "TRUST", 1)
+    monkeypatch.setattr(teacher, "HEARD", 1.005 * (one.drawn & ~one.held).sum())
     (steady,) = result_of(Cut([model], {}), fresh=False).places
     assert (steady.labels[free] == 1).all()
     np.testing.assert_allclose(steady.sure[free], 0.9, atol=0.01)
-    monkeypatch.setattr(teacher, "TRUST", 10**9)
+    monkeypatch.setattr(teacher, "HEARD", 10**9)
     (turned,) = result_of(Cut([model], {}), fresh=False).places
     assert (turned.labels[free] == truth[free]).mean() > 0.9
 

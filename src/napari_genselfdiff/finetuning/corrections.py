@@ -15,13 +15,14 @@ from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.finetuning.examples import Example
+from napari_genselfdiff.finetuning.feature_tiles import Source as Scaled
 from napari_genselfdiff.finetuning.holdout import CELL, held_out_mask
 from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.finetuning.strokes import codes_on_grid
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.instances import core_target, label_instances, separation
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
-from napari_genselfdiff.segmentation.store import finest_layer
 
 if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations
@@ -270,28 +271,12 @@ def _outline(source: Source, box: Region, scale: float) -> Outline:
     y, x = (max(0, math.floor(start / scale) - CONTEXT) // CELL * CELL for start in (box.y, box.x))
     height = min(math.ceil(box.bottom / scale) + CONTEXT, math.ceil(shape[0] / scale)) - y
     width = min(math.ceil(box.right / scale) + CONTEXT, math.ceil(shape[1] / scale)) - x
-    codes = _codes_on_grid(source.annotations, shape, (y, x, height, width), scale, box)
-    return Outline(source, (y, x), scale, codes)
-
-
-def _codes_on_grid(
-    annotations: Annotations,
-    shape: tuple[int, int],
-    part: tuple[int, int, int, int],
-    scale: float,
-    box: Region,
-) -> NDArray[np.uint8]:
-    """Codes of a part of the model's grid; 0 outside ``box``, whose layer's other boxes hold the rest."""
-    y, x, height, width = part
-    layer = finest_layer(scale, shape)
-    ratio = scale / 2**layer
-    rows = ((np.arange(y, y + height) + 0.5) * ratio).astype(int)
-    columns = ((np.arange(x, x + width) + 0.5) * ratio).astype(int)
-    top, left = int(rows[0]), int(columns[0])
-    around = Region(top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
-    codes = annotations.read(layer, around)[np.ix_(rows - top, columns - left)]
+    codes = codes_on_grid(
+        source.annotations, Scaled(source.slide, source.name, scale), Region(y, x, height, width)
+    )
+    # The layer's other boxes hold the rest.
     centre_y, centre_x = (np.arange(y, y + height) + 0.5) * scale, (np.arange(x, x + width) + 0.5) * scale
     inside = np.outer(
         (centre_y >= box.y) & (centre_y < box.bottom), (centre_x >= box.x) & (centre_x < box.right)
     )
-    return np.where(inside, codes, 0).astype(np.uint8)
+    return Outline(source, (y, x), scale, np.where(inside, codes, 0).astype(np.uint8))

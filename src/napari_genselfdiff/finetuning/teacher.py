@@ -1,10 +1,10 @@
-"""A young model has a second teacher: the first gear, which learns from the same strokes.
+"""A young model has a second teacher where nobody drew: the first gear, which learns from the same strokes.
 
-A network that is fine-tuned from a few strokes knows little of what lies beside them, and neither does the
-model in use, which is as young. The light classifier on the features that training starts with knows more,
-because its weights are kept small. Its answer is mixed with that of the model in use and counts as that does:
-a little, where nothing was drawn, by how sure it is. What was drawn lies where a model was wrong and is
-one-sided, the more so the more there is; so the first gear counts less then (``docs/benchmarks/circle.md``).
+A network that is fine-tuned from the strokes of a few windows knows little of what lies beside them, and the
+model in use is as young. A light classifier on the features that training starts with knows more, because its
+weights are kept small. So its answer is mixed with that of the model in use and counts as that does: a
+little, by how sure it is. What is drawn later lies where a model was wrong, and is too one-sided for a
+classifier that knows nothing else: by then the first gear is no longer heard (``docs/benchmarks/circle.md``).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from napari_genselfdiff.segmentation.network import Segmenter
 
 MOST_PIXELS = 1_000_000
 """Model pixels that it looks at, which takes a few seconds; of more, some places are left as they are."""
-TRUST = 2_000
-"""Pixels: when so many were drawn, it counts as much as the model in use."""
+HEARD = 4_000
+"""Drawn pixels from which on only the model in use teaches."""
 
 
 def trust(pixels: int, *, fresh: bool) -> float:
@@ -43,7 +43,7 @@ def trust(pixels: int, *, fresh: bool) -> float:
     fresh : bool
         There is no model in use that could say anything.
     """
-    return 1.0 if fresh else TRUST / (TRUST + pixels)
+    return 1.0 if fresh else max(0.0, 1 - pixels / HEARD)
 
 
 def taught(
@@ -69,14 +69,15 @@ def taught(
     Returns
     -------
     Cut
-        As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
-        short, or the network has to see whole tiles.
+        As it was where the first gear has nothing to say: where much or fewer than two classes were drawn,
+        memory is short, or the network has to see whole tiles.
     """
+    share = trust(sum(int(mask.sum()) for mask in cut.trained), fresh=fresh)
     seen = _some(cut.places)
     drawn = {number: np.nonzero(cut.trained[number]) for number in seen}
     labels = [cut.places[number].labels[drawn[number]] for number in seen]
     classes = np.concatenate([np.zeros(0, np.uint8), *labels]).astype(np.int16)
-    if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
+    if not share or not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
         return cut
     chosen = balanced_choice(classes)
     ends = np.cumsum([len(part) for part in labels])
@@ -100,7 +101,6 @@ def taught(
         picked.append(mine)
     known = classes[np.concatenate(picked)]
     classifier, present = fit_classes(torch.cat(features), known, np.ones(len(known), np.float32))
-    share = trust(sum(int(mask.sum()) for mask in cut.trained), fresh=fresh)
     places = list(cut.places)
     for number in seen:
         height, width = places[number].drawn.shape

@@ -59,11 +59,17 @@ class Training:
     begin: Segmenter | None = None
     grown: bool = False
 
-    def start(self, examples: Sequence[Example]) -> tuple[Trainer, CorrectionSampler]:
+    def start(
+        self, examples: Sequence[Example], rehearsed: Sequence[Example] = ()
+    ) -> tuple[Trainer, CorrectionSampler]:
         """A training that has not begun, and its patches."""
         settings = self.recipe.settings
         sampler = CorrectionSampler(
-            examples, size=settings.patch, seed=settings.seed, appearance=settings.appearance
+            examples,
+            size=settings.patch,
+            seed=settings.seed,
+            appearance=settings.appearance,
+            rehearsed=rehearsed,
         )
         return Trainer(self.begin or self.segmenter, self.compute, settings, anchor=self.anchor), sampler
 
