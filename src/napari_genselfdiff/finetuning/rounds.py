@@ -152,9 +152,9 @@ def train_round(
         begin, grown = None, False
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
-    if fresh or grown:
-        cut = yield from taught(cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel)
-    if grown:
+    if fresh:
+        cut = yield from taught(cut, segmenter, compute=compute, cancel=cancel)
+    elif grown:
         known = [source for source in sources if source.name in cut.names]
         beside = yield from rehearsed(known, segmenter, compute=compute, seed=seed, cancel=cancel)
         cut = replace(cut, rehearsed=beside)

@@ -20,7 +20,7 @@ HARDEST = 2.0
 """Places come up to this much more or less often than by their size, as their loss is high or low."""
 MEMORY = 0.7
 """Share of a place's earlier loss in its moving average."""
-REHEARSED = 0.25
+REHEARSED = 1 / 3
 """Share of the patches that are rehearsed, if there is anything to rehearse."""
 RAREST = 4.0
 """Pixels of a class that is rare in a patch count up to this many times as much as the others."""

@@ -1,10 +1,10 @@
-"""A young model has a second teacher where nobody drew: the first gear, which learns from the same strokes.
+"""A first model has a teacher where nobody drew: the first gear, which learns from the same strokes.
 
-A network that is fine-tuned from the strokes of a few windows knows little of what lies beside them, and the
-model in use is as young. A light classifier on the features that training starts with knows more, because its
-weights are kept small. So its answer is mixed with that of the model in use and counts as that does: a
-little, by how sure it is. What is drawn later lies where a model was wrong, and is too one-sided for a
-classifier that knows nothing else: by then the first gear is no longer heard (``docs/benchmarks/circle.md``).
+A network that is fine-tuned from the strokes of one window knows little of what lies beside them. A light
+classifier on the features that it starts with knows more, because its weights are kept small. So what that
+says counts a little where nothing was drawn, by how sure it is, as what the model in use says does in later
+rounds. There the first gear would do harm: what is drawn then lies where a model was wrong, and is too
+one-sided for a classifier that knows nothing else (``docs/benchmarks/circle.md``).
 """
 
 from __future__ import annotations
@@ -29,27 +29,12 @@ from napari_genselfdiff.segmentation.network import Segmenter
 
 MOST_PIXELS = 1_000_000
 """Model pixels that it looks at, which takes a few seconds; of more, some places are left as they are."""
-HEARD = 4_000
-"""Drawn pixels from which on only the model in use teaches."""
-
-
-def trust(pixels: int, *, fresh: bool) -> float:
-    """Share of the first gear in what is taught where nothing was drawn; the rest is the model in use.
-
-    Parameters
-    ----------
-    pixels : int
-        That were drawn and are trained on.
-    fresh : bool
-        There is no model in use that could say anything.
-    """
-    return 1.0 if fresh else max(0.0, 1 - pixels / HEARD)
 
 
 def taught(
-    cut: Cut, start: Segmenter, *, compute: Compute, fresh: bool, cancel: CancelToken
+    cut: Cut, start: Segmenter, *, compute: Compute, cancel: CancelToken
 ) -> Generator[Event, None, Cut]:
-    """Let the first gear say, too, what nobody drew.
+    """Let the first gear say what nobody drew.
 
     Parameters
     ----------
@@ -57,8 +42,6 @@ def taught(
     start : Segmenter
         What training starts from; it gives the features.
     compute : Compute
-    fresh : bool
-        There is no model in use.
     cancel : CancelToken
 
     Yields
@@ -69,15 +52,14 @@ def taught(
     Returns
     -------
     Cut
-        As it was where the first gear has nothing to say: where much or fewer than two classes were drawn,
-        memory is short, or the network has to see whole tiles.
+        As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
+        short, or the network has to see whole tiles.
     """
-    share = trust(sum(int(mask.sum()) for mask in cut.trained), fresh=fresh)
     seen = _some(cut.places)
     drawn = {number: np.nonzero(cut.trained[number]) for number in seen}
     labels = [cut.places[number].labels[drawn[number]] for number in seen]
     classes = np.concatenate([np.zeros(0, np.uint8), *labels]).astype(np.int16)
-    if not share or not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
+    if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
         return cut
     chosen = balanced_choice(classes)
     ends = np.cumsum([len(part) for part in labels])
@@ -108,7 +90,7 @@ def taught(
         with torch.inference_mode():
             answer = classifier.over(levels[number])[:, :height, :width]
             said[present] = answer.softmax(dim=0).numpy()
-        places[number] = _mixed(places[number], said, share)
+        places[number] = _said(places[number], said)
     return replace(cut, places=places)
 
 
@@ -131,16 +113,10 @@ def _levels(network: UNet, place: Place, timestep: int, compute: Compute) -> Lev
     return Levels(tuple(level.cpu() for level in levels.maps), levels.strides)
 
 
-def _mixed(place: Place, said: NDArray[np.float32], share: float) -> Place:
-    """A place with what the first gear says where nothing was drawn, beside what the model in use does."""
-    others = np.float32(1 / (len(said) - 1))
-    model = np.repeat(((1 - place.sure) / 2 * others)[None], len(said), axis=0)
-    np.put_along_axis(model, place.guess[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
-    mixed = share * said + (1 - share) * model
-    labels = np.where(place.drawn, place.labels, mixed.argmax(axis=0)).astype(np.uint8)
-    sure = np.where(place.drawn, np.float32(0), (2 * mixed.max(axis=0) - 1).clip(min=0))
-    core = place.core
-    if core is not None:
-        # Which objects there are, only a model with cores can say.
-        core = np.where(place.drawn | ((labels == place.guess) & (place.sure > 0)), core, np.float32(-1))
-    return replace(place, labels=labels, sure=sure.astype(np.float32), core=core)
+def _said(place: Place, said: NDArray[np.float32]) -> Place:
+    """A place with what the first gear says where nothing was drawn; probabilities, shape (classes, h, w)."""
+    labels = np.where(place.drawn, place.labels, said.argmax(axis=0)).astype(np.uint8)
+    sure = np.where(place.drawn, 0, (2 * said.max(axis=0) - 1).clip(min=0)).astype(np.float32)
+    # It says nothing of where one object ends and the next begins.
+    core = None if place.core is None else np.where(place.drawn, place.core, np.float32(-1))
+    return replace(place, labels=labels, sure=sure, core=core)
