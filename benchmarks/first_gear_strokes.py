@@ -38,7 +38,7 @@ ROUNDS = (1, 3, 5, 7, 10)
 STRIDE = 3
 
 
-def perceptron(**settings: float) -> Callable[[torch.Tensor, NDArray[np.int16]], Model]:
+def perceptron(**settings: Any) -> Callable[[torch.Tensor, NDArray[np.int16]], Model]:
     """The plugin's classifier, with other settings of `pixels`."""
 
     def fit(features: torch.Tensor, classes: NDArray[np.int16]) -> Model:
