@@ -15,7 +15,7 @@ from tests.finetuning.conftest import CPU, SIDE, SPEC, outcome, run, same, tissu
 from napari_genselfdiff.annotations import Annotations, encode
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress, ScorePoint, Snapshot
-from napari_genselfdiff.finetuning import rehearsal, rounds, training
+from napari_genselfdiff.finetuning import rounds, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
@@ -60,7 +60,6 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     source, start = make(), build_segmenter(SPEC, start=None, seed=3)
     further = outcome(run([source], network, steps=2))
     monkeypatch.setattr(rounds, "MANY", 10**6)
-    monkeypatch.setattr(rehearsal, "TILES", 0)  # which a round that does not begin again has not
     anew = outcome(run([source], network, begin=start, grown=True, steps=2))
     assert not anew.verdict.too_far
     # It lies between the model in use and one that was trained from the start.
@@ -71,21 +70,6 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     assert same(
         outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter
     )
-
-
-def test_a_grown_model_rehearses_and_another_does_not(
-    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, start = make(), build_segmenter(SPEC, start=None, seed=3)
-    monkeypatch.setattr(rounds, "MANY", 10**6)
-    models = {}
-    for tiles in (6, 0):
-        monkeypatch.setattr(rehearsal, "TILES", tiles)
-        for grown in (True, False):
-            result = outcome(run([source], network, begin=start, grown=grown, steps=2))
-            models[tiles, grown] = result.segmenter
-    assert same(models[6, False], models[0, False])
-    assert not same(models[6, True], models[0, True])
 
 
 def distance(a: Segmenter, b: Segmenter) -> float:

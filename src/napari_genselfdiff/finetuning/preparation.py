@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from napari_genselfdiff.finetuning.corrections import (
     outline_corrections,
     read_place,
 )
-from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.holdout import cell_numbers, held_out_slides
 from napari_genselfdiff.finetuning.recipe import Amount
 from napari_genselfdiff.segmentation.network import Segmenter
@@ -42,14 +41,11 @@ class Cut:
         Position in the journal of each source that the places belong to.
     reading : float
         Seconds that it took to read the places and to ask the model about them.
-    rehearsed : list of Example
-        Tissue beside all corrections that is trained on, too, see `rehearsal.rehearsed`.
     """
 
     places: list[Place]
     positions: dict[str, int]
     reading: float = 0.0
-    rehearsed: list[Example] = field(default_factory=list)
 
     @property
     def trained(self) -> list[NDArray[np.bool_]]:

@@ -18,7 +18,6 @@ from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
 from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
-from napari_genselfdiff.finetuning.rehearsal import rehearsed
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.teacher import taught
 from napari_genselfdiff.finetuning.trainer import Trainer
@@ -154,10 +153,6 @@ def train_round(
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     if fresh:
         cut = yield from taught(cut, segmenter, compute=compute, cancel=cancel)
-    elif grown:
-        known = [source for source in sources if source.name in cut.names]
-        beside = yield from rehearsed(known, segmenter, compute=compute, seed=seed, cancel=cancel)
-        cut = replace(cut, rehearsed=beside)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
     yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
@@ -187,7 +182,7 @@ def train_cut(
         left = max(0.0, seconds - clock.seconds - (1.5 if fresh else 2.5) * looking)
         limit = clock.seconds + left * (0.45 if crossing else 1.0)
 
-    trainer, sampler = training.start([place.example() for place in cut.places], cut.rehearsed)
+    trainer, sampler = training.start([place.example() for place in cut.places])
     card = _record(segmenter, recipe, compute, fresh) | {"positions": cut.positions}
     if checkpoint is not None and resume and checkpoint.exists():
         found = load_round(

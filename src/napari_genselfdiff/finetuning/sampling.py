@@ -20,8 +20,6 @@ HARDEST = 2.0
 """Places come up to this much more or less often than by their size, as their loss is high or low."""
 MEMORY = 0.7
 """Share of a place's earlier loss in its moving average."""
-REHEARSED = 1 / 3
-"""Share of the patches that are rehearsed, if there is anything to rehearse."""
 RAREST = 4.0
 """Pixels of a class that is rare in a patch count up to this many times as much as the others."""
 
@@ -33,12 +31,7 @@ class CorrectionSampler(PatchSampler):
     their size, times how high their loss was lately; the pixel around which a patch is cut is any of the
     group's.
 
-    Parameters
-    ----------
-    examples, size, seed, appearance
-        As of `PatchSampler`.
-    rehearsed : sequence of Example
-        Patches anywhere in these are `REHEARSED` of all; see `rehearsal.rehearsed`.
+    Parameters are those of `PatchSampler`.
 
     Attributes
     ----------
@@ -47,19 +40,11 @@ class CorrectionSampler(PatchSampler):
     """
 
     def __init__(
-        self,
-        examples: Sequence[Example],
-        *,
-        size: int,
-        seed: int,
-        appearance: Appearance | None = None,
-        rehearsed: Sequence[Example] = (),
+        self, examples: Sequence[Example], *, size: int, seed: int, appearance: Appearance | None = None
     ) -> None:
-        super().__init__([*examples, *rehearsed], size=size, seed=seed, appearance=appearance)
-        count = sum(bool(example.weight.any()) for example in examples)
-        self._rehearsed = self.examples[count:]
+        super().__init__(examples, size=size, seed=seed, appearance=appearance)
         self._groups: list[tuple[int, NDArray[np.int64]]] = []
-        for index, example in enumerate(self.examples[:count]):
+        for index, example in enumerate(self.examples):
             places = np.argwhere(example.weight > LESS_THAN_DRAWN)
             if len(places):
                 keys = np.column_stack([places // CELL, example.labels[tuple(places.T)]])
@@ -69,7 +54,7 @@ class CorrectionSampler(PatchSampler):
                     self._groups.append((index, places[part]))
         self._sizes = np.sqrt([float(len(pixels)) for _, pixels in self._groups])
         self.hardness = np.zeros(len(self._groups))
-        self._drawn: list[int | None] = []
+        self._drawn: list[int] = []
 
     def __len__(self) -> int:
         """Number of groups that were drawn."""
@@ -83,16 +68,10 @@ class CorrectionSampler(PatchSampler):
     def tell(self, losses: Sequence[float]) -> None:
         """Say what each patch of the last batch cost."""
         for group, loss in zip(self._drawn, losses, strict=True):
-            if group is None:
-                continue
             before = self.hardness[group]
             self.hardness[group] = MEMORY * before + (1 - MEMORY) * loss if before > 0 else loss
 
     def _patch(self, rng: np.random.Generator) -> Example:
-        if self._rehearsed and rng.random() < REHEARSED:
-            self._drawn.append(None)
-            example = self._rehearsed[int(rng.integers(len(self._rehearsed)))]
-            return self.cut(example, rng.integers(example.labels.shape), rng)
         chances = self._sizes * self._eagerness()
         group = int(rng.choice(len(chances), p=chances / chances.sum()))
         self._drawn.append(group)

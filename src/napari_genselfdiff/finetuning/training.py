@@ -59,17 +59,11 @@ class Training:
     begin: Segmenter | None = None
     grown: bool = False
 
-    def start(
-        self, examples: Sequence[Example], rehearsed: Sequence[Example] = ()
-    ) -> tuple[Trainer, CorrectionSampler]:
+    def start(self, examples: Sequence[Example]) -> tuple[Trainer, CorrectionSampler]:
         """A training that has not begun, and its patches."""
         settings = self.recipe.settings
         sampler = CorrectionSampler(
-            examples,
-            size=settings.patch,
-            seed=settings.seed,
-            appearance=settings.appearance,
-            rehearsed=rehearsed,
+            examples, size=settings.patch, seed=settings.seed, appearance=settings.appearance
         )
         return Trainer(self.begin or self.segmenter, self.compute, settings, anchor=self.anchor), sampler
 
