@@ -17,7 +17,7 @@ from napari_genselfdiff.events import CancelToken, Event, Progress
 from napari_genselfdiff.finetuning import teacher
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.preparation import Cut
-from napari_genselfdiff.finetuning.teacher import taught
+from napari_genselfdiff.finetuning.teacher import taught, trust
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter
 
 START = build_segmenter(SPEC, start=None).eval()
@@ -37,12 +37,12 @@ def place(seed: int = 0, *, core: bool = False) -> tuple[Place, NDArray[np.uint8
     return found, truth
 
 
-def result_of(cut: Cut, *, start: Segmenter = START, cancel: Any = None) -> Cut:
+def result_of(cut: Cut, *, fresh: bool = True, start: Segmenter = START, cancel: Any = None) -> Cut:
     """What it makes of a cut; all that it tells on the way is progress."""
     told: list[Cut] = []
 
     def work() -> Iterator[Event]:
-        told.append((yield from taught(cut, start, compute=CPU, cancel=cancel or CancelToken())))
+        told.append((yield from taught(cut, start, compute=CPU, fresh=fresh, cancel=cancel or CancelToken())))
 
     assert all(isinstance(event, Progress) for event in work())
     return told[0]
@@ -67,6 +67,23 @@ def test_what_is_held_out_is_not_learned_from() -> None:
     wrong = replace(one, labels=np.where(one.held, 1 - one.labels, one.labels).astype(np.uint8))
     (a,), (b,) = (result_of(Cut([each], {})).places for each in (one, wrong))
     np.testing.assert_array_equal(a.sure, b.sure)
+
+
+def test_the_model_in_use_is_believed_the_more_the_more_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trust(5, fresh=True) == 1
+    assert trust(2_000, fresh=False) == 0.5
+    assert trust(18_000, fresh=False) == pytest.approx(0.1)
+    one, truth = place()
+    sure = np.where(one.drawn, 0, 0.9).astype(np.float32)
+    model = replace(one, guess=np.ones_like(truth), sure=sure, labels=np.where(one.drawn, truth, 1))
+    free = ~one.drawn
+    monkeypatch.setattr(teacher, "TRUST", 1)
+    (steady,) = result_of(Cut([model], {}), fresh=False).places
+    assert (steady.labels[free] == 1).all()
+    np.testing.assert_allclose(steady.sure[free], 0.9, atol=0.01)
+    monkeypatch.setattr(teacher, "TRUST", 10**9)
+    (turned,) = result_of(Cut([model], {}), fresh=False).places
+    assert (turned.labels[free] == truth[free]).mean() > 0.9
 
 
 def test_the_first_gear_says_nothing_of_where_objects_end() -> None:

@@ -151,8 +151,8 @@ def train_round(
         begin, grown = None, False
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
-    if fresh:
-        cut = yield from taught(cut, segmenter, compute=compute, cancel=cancel)
+    if fresh or grown:
+        cut = yield from taught(cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
     yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)
 

@@ -1,10 +1,10 @@
-"""A first model has a teacher where nobody drew: the first gear, which learns from the same strokes.
+"""A young model has a second teacher: the first gear, which learns from the same strokes.
 
-A network that is fine-tuned from the strokes of one window knows little of what lies beside them. A light
-classifier on the features that it starts with knows more, because its weights are kept small. So what that
-says counts a little where nothing was drawn, by how sure it is, as what the model in use says does in later
-rounds. There the first gear would do harm: what is drawn then lies where a model was wrong, and is too
-one-sided for a classifier that knows nothing else (``docs/benchmarks/circle.md``).
+A network that is fine-tuned from a few strokes knows little of what lies beside them, and neither does the
+model in use, which is as young. The light classifier on the features that training starts with knows more,
+because its weights are kept small. Its answer is mixed with that of the model in use and counts as that does:
+a little, where nothing was drawn, by how sure it is. What was drawn lies where a model was wrong and is
+one-sided, the more so the more there is; so the first gear counts less then (``docs/benchmarks/circle.md``).
 """
 
 from __future__ import annotations
@@ -29,12 +29,27 @@ from napari_genselfdiff.segmentation.network import Segmenter
 
 MOST_PIXELS = 1_000_000
 """Model pixels that it looks at, which takes a few seconds; of more, some places are left as they are."""
+TRUST = 2_000
+"""Pixels: when so many were drawn, it counts as much as the model in use."""
+
+
+def trust(pixels: int, *, fresh: bool) -> float:
+    """Share of the first gear in what is taught where nothing was drawn; the rest is the model in use.
+
+    Parameters
+    ----------
+    pixels : int
+        That were drawn and are trained on.
+    fresh : bool
+        There is no model in use that could say anything.
+    """
+    return 1.0 if fresh else TRUST / (TRUST + pixels)
 
 
 def taught(
-    cut: Cut, start: Segmenter, *, compute: Compute, cancel: CancelToken
+    cut: Cut, start: Segmenter, *, compute: Compute, fresh: bool, cancel: CancelToken
 ) -> Generator[Event, None, Cut]:
-    """Let the first gear say what nobody drew.
+    """Let the first gear say, too, what nobody drew.
 
     Parameters
     ----------
@@ -42,6 +57,8 @@ def taught(
     start : Segmenter
         What training starts from; it gives the features.
     compute : Compute
+    fresh : bool
+        There is no model in use.
     cancel : CancelToken
 
     Yields
@@ -83,6 +100,7 @@ def taught(
         picked.append(mine)
     known = classes[np.concatenate(picked)]
     classifier, present = fit_classes(torch.cat(features), known, np.ones(len(known), np.float32))
+    share = trust(sum(int(mask.sum()) for mask in cut.trained), fresh=fresh)
     places = list(cut.places)
     for number in seen:
         height, width = places[number].drawn.shape
@@ -90,7 +108,7 @@ def taught(
         with torch.inference_mode():
             answer = classifier.over(levels[number])[:, :height, :width]
             said[present] = answer.softmax(dim=0).numpy()
-        places[number] = _said(places[number], said)
+        places[number] = _mixed(places[number], said, share)
     return replace(cut, places=places)
 
 
@@ -113,10 +131,16 @@ def _levels(network: UNet, place: Place, timestep: int, compute: Compute) -> Lev
     return Levels(tuple(level.cpu() for level in levels.maps), levels.strides)
 
 
-def _said(place: Place, said: NDArray[np.float32]) -> Place:
-    """A place with what the first gear says where nothing was drawn; probabilities, shape (classes, h, w)."""
-    labels = np.where(place.drawn, place.labels, said.argmax(axis=0)).astype(np.uint8)
-    sure = np.where(place.drawn, 0, (2 * said.max(axis=0) - 1).clip(min=0)).astype(np.float32)
-    # It says nothing of where one object ends and the next begins.
-    core = None if place.core is None else np.where(place.drawn, place.core, np.float32(-1))
-    return replace(place, labels=labels, sure=sure, core=core)
+def _mixed(place: Place, said: NDArray[np.float32], share: float) -> Place:
+    """A place with what the first gear says where nothing was drawn, beside what the model in use does."""
+    others = np.float32(1 / (len(said) - 1))
+    model = np.repeat(((1 - place.sure) / 2 * others)[None], len(said), axis=0)
+    np.put_along_axis(model, place.guess[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
+    mixed = share * said + (1 - share) * model
+    labels = np.where(place.drawn, place.labels, mixed.argmax(axis=0)).astype(np.uint8)
+    sure = np.where(place.drawn, np.float32(0), (2 * mixed.max(axis=0) - 1).clip(min=0))
+    core = place.core
+    if core is not None:
+        # Which objects there are, only a model with cores can say.
+        core = np.where(place.drawn | ((labels == place.guess) & (place.sure > 0)), core, np.float32(-1))
+    return replace(place, labels=labels, sure=sure.astype(np.float32), core=core)
