@@ -22,7 +22,7 @@ from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.instant import Answer, InstantTask
 from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.finetuning.scoring import predict_image
-from napari_genselfdiff.finetuning.training import GROWN_SHARE
+from napari_genselfdiff.finetuning.training import grown_share
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
 from napari_genselfdiff.slides import Slide, slide_from_arrays
@@ -76,7 +76,7 @@ class Network:
         spec = SegmenterSpec(unet.config, CLASSES, mpp)
         self.segmenter = build_segmenter(spec, start=None if scratch else unet.state_dict(), seed=seed)
         self.start = self.segmenter
-        self.share = 1.0 if whole else GROWN_SHARE
+        self.share = (lambda _pixels: 1.0) if whole else grown_share
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
 
@@ -94,7 +94,7 @@ class Network:
             steps=self.steps,
             seed=1000 * self.seed + self.round,
         )
-        with patch("napari_genselfdiff.finetuning.rounds.GROWN_SHARE", self.share):
+        with patch("napari_genselfdiff.finetuning.rounds.grown_share", self.share):
             result: RoundResult = result_of(work)
         if result.verdict.accepted:
             self.segmenter = result.segmenter

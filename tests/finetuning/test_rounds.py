@@ -19,7 +19,7 @@ from napari_genselfdiff.finetuning import rounds, teacher, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
-from napari_genselfdiff.finetuning.training import GROWN_SHARE, blended
+from napari_genselfdiff.finetuning.training import blended, grown_share
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter, copy_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
@@ -66,7 +66,7 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     # It lies between the model in use and one that was trained from the start.
     elsewhere = outcome(run([source], network, begin=start, steps=2)).segmenter
     assert distance(elsewhere, start) < distance(elsewhere, network) / 2
-    assert same(anew.segmenter, blended(network, elsewhere, GROWN_SHARE))
+    assert same(anew.segmenter, blended(network, elsewhere, grown_share(anew.pixels)))
     monkeypatch.setattr(rounds, "MANY", 1)
     assert same(
         outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter

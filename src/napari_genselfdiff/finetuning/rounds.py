@@ -21,7 +21,7 @@ from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.teacher import taught
 from napari_genselfdiff.finetuning.trainer import Trainer
-from napari_genselfdiff.finetuning.training import GROWN_SHARE, HALF, Training
+from napari_genselfdiff.finetuning.training import HALF, Training, grown_share
 from napari_genselfdiff.segmentation.network import Segmenter
 
 SECONDS = 40.0
@@ -169,7 +169,7 @@ def train_cut(
 
     # Weights that come from elsewhere have no half of the way.
     whole = fresh or (training.begin is not None and not training.grown)
-    shares = (1.0,) if whole else (GROWN_SHARE,) if training.grown else SHARES
+    shares = (1.0,) if whole else (grown_share(cut.amount.pixels),) if training.grown else SHARES
     before = None if fresh else exam.parents()
     looking = cut.reading  # the model before was asked the same questions
     curve: list[tuple[int, float]] = []

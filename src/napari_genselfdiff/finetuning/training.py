@@ -23,6 +23,8 @@ HALF, GROWN_SHARE = 0.5, 0.6
 """Shares of the way from the model in use to the trained weights that a round goes: half of it gains nearly
 as much on slides that nobody corrected, and loses much less where a round harms; a little more of it while
 the model in use was itself grown from few corrections (``docs/benchmarks/circle.md``)."""
+STEADY = 4_000
+"""Drawn pixels from which on a grown model goes less far in a round, in inverse proportion."""
 WARMUP, HALVING = 10, 50
 """Steps until the learning rate is at its highest; and until its square has halved."""
 
@@ -103,6 +105,16 @@ class Training:
         now = self.clock.seconds
         by_steps = (now - began) / (step - first) * (steps - step)
         return by_steps if limit is None else max(0.0, min(by_steps, limit - now))
+
+
+def grown_share(pixels: int) -> float:
+    """Share of the way that a round of a grown model goes, by what was drawn and is trained on.
+
+    Rounds disagree by chance, and what is drawn late is hard and one-sided: the weights become the mean of
+    ever more rounds (as in averaged stochastic approximation, Polyak and Juditsky 1992), so that a late one cannot
+    undo the others.
+    """
+    return GROWN_SHARE * min(1.0, STEADY / max(pixels, 1))
 
 
 def learning_rate(step: int) -> float:
