@@ -19,7 +19,7 @@ from napari_genselfdiff.finetuning import rounds, teacher, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.rounds import train_round
-from napari_genselfdiff.finetuning.training import blended, grown_share
+from napari_genselfdiff.finetuning.training import GROWN_SHARE, blended, grown_share
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter, copy_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
@@ -71,6 +71,12 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     assert same(
         outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter
     )
+
+
+def test_late_rounds_go_less_far() -> None:
+    assert grown_share(0) == grown_share(4_000) == GROWN_SHARE
+    assert grown_share(8_000) == GROWN_SHARE / 2
+    assert grown_share(19_000) > 0.1
 
 
 def distance(a: Segmenter, b: Segmenter) -> float:

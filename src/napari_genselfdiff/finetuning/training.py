@@ -110,9 +110,9 @@ class Training:
 def grown_share(pixels: int) -> float:
     """Share of the way that a round of a grown model goes, by what was drawn and is trained on.
 
-    Rounds disagree by chance, and what is drawn late is hard and one-sided: the weights become the mean of
-    ever more rounds (as in averaged stochastic approximation, Polyak and Juditsky 1992), so that a late one cannot
-    undo the others.
+    Rounds disagree by chance, and what is drawn late is hard and one-sided: so the weights become the mean of
+    ever more rounds, and a late one cannot undo the others (averaged stochastic approximation, Polyak and
+    Juditsky 1992).
     """
     return GROWN_SHARE * min(1.0, STEADY / max(pixels, 1))
 
