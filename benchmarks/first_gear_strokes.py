@@ -60,7 +60,7 @@ def trees(kind: Any) -> Callable[[torch.Tensor, NDArray[np.int16]], Model]:
 
 
 CLASSIFIERS = {
-    "decay 20, 16 wide": perceptron(),
+    "decay 20, 16 wide": perceptron(DECAY=20.0),
     "decay 1, 32 wide": perceptron(HIDDEN=32, DECAY=1.0),
     "decay 10, 16 wide": perceptron(DECAY=10.0),
     "decay 40, 16 wide": perceptron(DECAY=40.0),
