@@ -86,6 +86,24 @@ def test_the_model_in_use_is_believed_the_more_the_more_was_drawn(monkeypatch: p
     assert (turned.labels[free] == truth[free]).mean() > 0.9
 
 
+def test_a_class_that_was_not_painted_is_left_to_the_model_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "TRUST", 10**9)
+    spec = replace(SPEC, classes=("background", "nucleus", "vessel"))
+    start = build_segmenter(spec, start=None).eval()
+    one, truth = place()
+    vessel = np.zeros(truth.shape, bool)
+    vessel[150:190, 10:50] = True
+    guess = np.where(vessel, 2, 0).astype(np.uint8)
+    sure = np.where(one.drawn, 0, 0.8).astype(np.float32)
+    labels = np.where(one.drawn, truth, guess).astype(np.uint8)
+    model = replace(one, guess=guess, sure=sure, labels=labels)
+    (after,) = result_of(Cut([model], {}), fresh=False, start=start).places
+    assert (after.labels[vessel] == 2).all()
+    np.testing.assert_allclose(after.sure[vessel], 0.8, atol=0.01)
+    free = ~one.drawn & ~vessel
+    assert (after.labels[free] == truth[free]).mean() > 0.9
+
+
 def test_the_first_gear_says_nothing_of_where_objects_end() -> None:
     one, _ = place(core=True)
     (after,) = result_of(Cut([one], {})).places

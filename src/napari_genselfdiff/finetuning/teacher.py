@@ -72,8 +72,8 @@ def taught(
         As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
         short, or the network has to see whole tiles.
     """
-    seen = _some(cut.places)
-    drawn = {number: np.nonzero(cut.trained[number]) for number in seen}
+    seen, trained = _some(cut.places), cut.trained
+    drawn = {number: np.nonzero(trained[number]) for number in seen}
     labels = [cut.places[number].labels[drawn[number]] for number in seen]
     classes = np.concatenate([np.zeros(0, np.uint8), *labels]).astype(np.int16)
     if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
@@ -100,7 +100,7 @@ def taught(
         picked.append(mine)
     known = classes[np.concatenate(picked)]
     classifier, present = fit_classes(torch.cat(features), known, np.ones(len(known), np.float32))
-    share = trust(sum(int(mask.sum()) for mask in cut.trained), fresh=fresh)
+    share = trust(sum(int(mask.sum()) for mask in trained), fresh=fresh)
     places = list(cut.places)
     for number in seen:
         height, width = places[number].drawn.shape
@@ -108,7 +108,9 @@ def taught(
         with torch.inference_mode():
             answer = classifier.over(levels[number])[:, :height, :width]
             said[present] = answer.softmax(dim=0).numpy()
-        places[number] = _mixed(places[number], said, share)
+        # Of a class of which it has seen nothing, only the model in use can say that it is there.
+        heard = fresh | np.isin(places[number].guess, present)
+        places[number] = _mixed(places[number], said, np.where(heard, np.float32(share), np.float32(0)))
     return replace(cut, places=places)
 
 
@@ -131,8 +133,11 @@ def _levels(network: UNet, place: Place, timestep: int, compute: Compute) -> Lev
     return Levels(tuple(level.cpu() for level in levels.maps), levels.strides)
 
 
-def _mixed(place: Place, said: NDArray[np.float32], share: float) -> Place:
-    """A place with what the first gear says where nothing was drawn, beside what the model in use does."""
+def _mixed(place: Place, said: NDArray[np.float32], share: NDArray[np.float32]) -> Place:
+    """A place with what the first gear says where nothing was drawn, beside what the model in use does.
+
+    ``said`` has the shape (classes, height, width), ``share`` (height, width).
+    """
     others = np.float32(1 / (len(said) - 1))
     model = np.repeat(((1 - place.sure) / 2 * others)[None], len(said), axis=0)
     np.put_along_axis(model, place.guess[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
