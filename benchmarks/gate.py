@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,7 @@ from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import CancelToken, Clock, Finished
 from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
+from napari_genselfdiff.finetuning.doubt import believed
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.holdout import CELL
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
@@ -41,11 +43,13 @@ from napari_genselfdiff.finetuning.rounds import RoundResult, train_cut
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.finetuning.training import Training
 from napari_genselfdiff.models import library
+from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, load_segmenter
 from napari_genselfdiff.slides import slide_from_arrays
 
 Image_ = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 """RGB, and where the nuclei are."""
+Believed = tuple[Cut, list[Doubt]]
 SIDE = 500
 """MoNuSeg at half its resolution, 0.5 micrometres a pixel."""
 WINDOW = 3
@@ -174,6 +178,13 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         for index in some - places.keys():
             places[index] = read_place(outlines[index], model, compute=compute)
         cut = Cut([places[index] for index in sorted(some)], {}).settled()
+        began = time.perf_counter()
+        doubts: list[Doubt] = []
+        if not arguments.believe:
+            scales = dict.fromkeys(stems, 1.0)
+            cut, doubts = finished(believed(cut, model, scales, compute=compute, cancel=CancelToken()))
+        kept = {(place.slide, place.origin) for place in cut.places}
+        left_out = [i for i in some if (places[i].slide, places[i].origin) not in kept]
         recipe = recipe_for(cut.amount)
         settings = replace(recipe.settings, patch=PATCH, batch=arguments.batch, seed=number)
         if arguments.learning_rate:
@@ -181,7 +192,6 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         training = Training(
             model, Recipe(settings, arguments.steps), compute, CancelToken(), Clock(), None, None
         )
-        began = time.perf_counter()
         *_, last = train_cut(cut, training)
         assert isinstance(last, Finished)
         result = last.result
@@ -193,6 +203,9 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             "dice": dice,
             "candidate": new,
             "share": result.settings["share"],
+            "left out": len(doubts),
+            "rightly": sum(wrong[index] is not None for index in left_out),
+            "wrong ones": sum(wrong[index] is not None for index in some),
             "seconds": time.perf_counter() - began,
         }
         log.append(row)
@@ -203,6 +216,15 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     return log
 
 
+def finished(events: Generator[Any, None, Believed]) -> Believed:
+    """What a generator of events returns."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            return cast("Believed", stop.value)
+
+
 def described(row: dict[str, Any]) -> str:
     """One round in one line."""
     scores = "no regions" if row["before"] is None else f"{row['before']:.3f} -> {row['after']:.3f}"
@@ -210,7 +232,8 @@ def described(row: dict[str, Any]) -> str:
         f"{row['round']:2d} {row['wrong'] or 'honest':15s} {row['dice']:.3f} -> {row['candidate']:.3f} "
         f"{'accepted' if row['accepted'] else 'refused':8s} {'' if row['decided'] else '(early)':7s} "
         f"kept {row['kept'] or 0:.3f} share {row['share']} {scores} "
-        f"[{row['low'] or 0:+.3f}, {row['high'] or 0:+.3f}] {row['regions']} {row['seconds']:.0f} s"
+        f"[{row['low'] or 0:+.3f}, {row['high'] or 0:+.3f}] {row['regions']} {row['seconds']:.0f} s "
+        f"left out {row['left out']}, {row['rightly']} rightly, of {row['wrong ones']}"
     )
 
 
@@ -243,6 +266,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small network, with --young")
     parser.add_argument("--stain", type=float, default=0.0, help="0: as it is, 1: much changed")
     parser.add_argument("--wrong", type=float, default=1 / 3, help="share of the rounds; 0: does it forget?")
+    parser.add_argument("--believe", action="store_true", help="leave nothing out that is contradicted")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=1)
     parser.add_argument("--images", type=int, default=21, help="in which corrections are made")

@@ -84,6 +84,24 @@ def distance(a: Segmenter, b: Segmenter) -> float:
     return sum(float((x - y).detach().abs().sum()) for x, y in pairs)
 
 
+def test_what_everything_contradicts_is_not_trained_on(make: Any, network: Segmenter) -> None:
+    sources = [make(number, box=Region(0, 0, 128, 128)) for number in range(7)]
+    right = outcome(run(sources, network))
+    wrong = tissue(2)[1][:128, :128] ^ 1
+    sources[2].annotations.stroke(0, 0, 0, encode(wrong), np.ones(wrong.shape, bool))
+    events = run(sources, network)
+    result = outcome(events)
+    assert [(doubt.slide, doubt.region) for doubt in result.doubts] == [
+        ("fingerprint-2", Region(0, 0, 128, 128))
+    ]
+    assert result.pixels < right.pixels
+    assert any("comparing" in event.message for event in events if isinstance(event, Progress))
+    insisted = outcome(run(sources, network, insisted=result.doubts))
+    assert (insisted.pixels, insisted.doubts) == (right.pixels, [])
+    # A first model has nobody to contradict anything, and a young one begins again.
+    assert outcome(run(sources, network, fresh=True)).doubts == []
+
+
 def test_the_same_round_gives_the_same_weights(make: Any, network: Segmenter) -> None:
     source = make()
     first, again = (outcome(run([source], network)) for _ in range(2))

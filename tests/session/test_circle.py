@@ -205,6 +205,30 @@ def test_corrections_of_all_slides_train_and_a_missing_slide_is_left_out(
     again.close()
 
 
+def test_a_correction_that_all_others_contradict_is_left_out_until_the_user_insists(session: Session) -> None:
+    places = [Region(y, x, 70, 70) for y in (10, 110, 210) for x in (10, 110, 210)][:7]
+    for region in places:
+        correct(session, region)
+    odd = places[3]
+    rgb = session.slide.read(odd.y, odd.x, odd.height, odd.width)
+    session.annotations.accept(0, odd, encode((rgb[..., 0] >= 150).astype(np.uint8)))
+    done = last(session.fine_tune(seconds=None, steps=2))
+    assert "1 corrected place on tissue was left out: neither the model nor your other" in done.message
+    (doubt,) = done.result.doubts
+    assert (doubt.slide, doubt.region) == (session.active.fingerprint, odd)
+    recorded = done.result.version.settings["left_out"]
+    assert recorded == [[session.active.fingerprint, 110, 10, 70, 70]]
+
+    session.insist(doubt)
+    session.close()
+    again = Session(session.folder, session.slide, compute=CPU)
+    whole = last(again.fine_tune(seconds=None, steps=2))
+    assert whole.result.doubts == ()
+    assert "left out" not in whole.message
+    assert whole.result.version.settings["left_out"] == []
+    again.close()
+
+
 def test_the_next_place_is_one_that_nobody_saw(session: Session) -> None:
     with pytest.raises(UserError, match="nothing is segmented"):
         session.next_place()

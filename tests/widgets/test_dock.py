@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_genselfdiff.annotations import classes_of
+from napari_genselfdiff.annotations import classes_of, encode
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.corrections import WINDOW_NAME
@@ -239,6 +239,40 @@ def test_fine_tune_answers_in_plain_words_and_adds_a_version(
         assert ready.segment_section.previous_button.isEnabled()
         click(qtbot, ready.segment_section.previous_button)
         assert ready.session.current == "nuclei"
+
+
+def test_what_was_left_out_can_be_seen_and_insisted_on(
+    ready: Any, qtbot: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_genselfdiff.widgets.learning.FINE_TUNE_SECONDS", 4.0)
+    section, session = ready.fine_tune_section, ready.session
+    session.use_model("nuclei")
+    places = [Region(y, x, 100, 100) for y in (20, 220, 420) for x in (20, 220, 420)]
+    odd = places[4]
+    for region in places:
+        dark = session.slide.read(region.y, region.x, 100, 100)[..., 0] < 150
+        session.annotations.accept(0, region, encode((dark != (region == odd)).astype(np.uint8)))
+    ready.opening.follow()  # which the window does when it is drawn in it
+    assert not section.left_out.isVisibleTo(ready)
+    section.left_out.look.click()  # as its key does, while there is nothing to see
+    click(qtbot, section.button)
+    wait_for(lambda: ready.job is None)
+    assert "1 corrected place on tissue was left out" in section.answer.text()
+    assert section.left_out.isVisibleTo(ready)
+    assert not section.left_out.right.isEnabled()
+
+    click(qtbot, section.left_out.look)
+    region = ready.layers.visible_region()
+    assert region is not None
+    assert region.intersection(odd) == odd
+    assert ready.editing is not None, "it can be corrected at once"
+    click(qtbot, section.left_out.right)
+    assert "counts from the next" in ready.status.text.text()
+    assert not section.left_out.isVisibleTo(ready)
+    click(qtbot, section.button)
+    wait_for(lambda: ready.job is None)
+    assert "left out" not in section.answer.text()
+    assert not section.left_out.isVisibleTo(ready)
 
 
 def test_running_out_of_memory_is_said(

@@ -14,6 +14,7 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
 from napari_genselfdiff.finetuning.checkpoint import load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
+from napari_genselfdiff.finetuning.doubt import believed
 from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
 from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
@@ -22,6 +23,7 @@ from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.teacher import taught
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.finetuning.training import HALF, Training, grown_share
+from napari_genselfdiff.models.versions import LEFT_OUT, Doubt
 from napari_genselfdiff.segmentation.network import Segmenter
 
 SECONDS = 40.0
@@ -59,6 +61,8 @@ class RoundResult:
         ``(step, Dice)`` on what was held out.
     positions : dict of str to int
         Position in each source's journal that its examples belong to.
+    doubts : list of Doubt
+        Places that were left out, as everything else contradicts them.
     """
 
     segmenter: Segmenter
@@ -70,6 +74,7 @@ class RoundResult:
     regions: int
     curve: list[tuple[int, float]] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
+    doubts: list[Doubt] = field(default_factory=list)
 
 
 def train_round(
@@ -81,6 +86,7 @@ def train_round(
     begin: Segmenter | None = None,
     grown: bool = False,
     anchor: dict[str, Tensor] | None = None,
+    insisted: Sequence[Doubt] = (),
     seconds: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -108,6 +114,8 @@ def train_round(
         are many, training goes on from the model in use.
     anchor : dict of str to Tensor, optional
         U-Net weights that training is pulled to; those of ``segmenter`` by default.
+    insisted : sequence of Doubt
+        Places that are never left out.
     seconds : float, optional
         When to end, reading and scoring included; 40 by default when ``steps`` is not given either.
     steps : int, optional
@@ -149,18 +157,34 @@ def train_round(
         return
     if grown and cut.amount.pixels >= MANY:
         begin, grown = None, False
+    doubts: list[Doubt] = []
+    if not (fresh or grown):
+        read = [one for one in sources if one.name in cut.names]
+        scales = {one.name: segmenter.spec.scale_for(one.slide.mpp, one.slide.where) for one in read}
+        cut, doubts = yield from believed(
+            cut, segmenter, scales, insisted=insisted, compute=compute, cancel=cancel
+        )
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     if fresh or grown:
         cut = yield from taught(cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
-    yield from train_cut(cut, training, fresh=fresh, checkpoint=checkpoint, resume=resume)
+    yield from train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
 
 def train_cut(
-    cut: Cut, training: Training, *, fresh: bool = False, checkpoint: Path | None = None, resume: bool = False
+    cut: Cut,
+    training: Training,
+    doubts: Sequence[Doubt] = (),
+    *,
+    fresh: bool = False,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Iterator[Event]:
-    """Train and judge on examples that are cut already; otherwise as `train_round`."""
+    """Train and judge on examples that are cut already; otherwise as `train_round`.
+
+    ``doubts`` are what was left out of them.
+    """
     segmenter, recipe, compute = training.segmenter, training.recipe, training.compute
     cancel, clock, seconds = training.cancel, training.clock, training.seconds
     exam = Exam(
@@ -184,6 +208,7 @@ def train_cut(
 
     trainer, sampler = training.start([place.example() for place in cut.places])
     card = _record(segmenter, recipe, compute, fresh) | {"positions": cut.positions}
+    card[LEFT_OUT] = [doubt.to_list() for doubt in doubts]
     if checkpoint is not None and resume and checkpoint.exists():
         found = load_round(
             checkpoint, trainer, sampler, {k: card[k] for k in ("settings", "classes", "fresh")}
@@ -245,6 +270,7 @@ def train_cut(
             cut.amount.regions,
             curve,
             cut.positions,
+            list(doubts),
         ),
         verdict.message,
     )

@@ -5,8 +5,33 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from napari_genselfdiff.geometry import Region
+
 PRETEXT = "pretext"
 """Entry of a version's settings: the pretext whose weights its training began with."""
+LEFT_OUT = "left_out"
+"""Another: what was drawn and not trained on, each as slide, y, x, height and width."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A corrected place that a round left out, as everything else contradicts it.
+
+    Attributes
+    ----------
+    slide : str
+        Name of its source; in a session the slide's fingerprint.
+    region : Region
+        Around what was drawn there, in level-0 pixels.
+    """
+
+    slide: str
+    region: Region
+
+    def to_list(self) -> list[str | int]:
+        """Plain values for JSON."""
+        box = self.region
+        return [self.slide, box.y, box.x, box.height, box.width]
 
 
 @dataclass(frozen=True)
@@ -105,8 +130,11 @@ class Round:
         Whether the new model is put to use.
     message : str
         The answer in plain words.
+    doubts : tuple of Doubt
+        Places that were left out.
     """
 
     version: Version
     accepted: bool
     message: str
+    doubts: tuple[Doubt, ...] = ()

@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import PRETEXT, Round, Version
+from napari_genselfdiff.models.versions import PRETEXT, Doubt, Round, Version
 from napari_genselfdiff.session.state import SessionState
 from napari_genselfdiff.session.task import BACKGROUND, Task
 from napari_genselfdiff.session.versions import Versions
@@ -229,6 +229,14 @@ class SessionModel:
         self.save()
         if outcome.accepted:
             self.use_model(outcome.version.name)
+
+    def insist(self, doubt: Doubt) -> None:
+        """Never leave a corrected place out of a fine-tune again, whatever contradicts it."""
+        slide = self._state.slide(doubt.slide)
+        if slide is not None:
+            box = doubt.region
+            slide.insisted.append([box.y, box.x, box.height, box.width])
+            self.save()
 
     def _choose_usable_version(self) -> None:
         """Fall back to what a damaged version was trained from."""

@@ -37,6 +37,8 @@ class SlideState:
     tissue_sensitivity : float
     visited : list of list of int
         Places that were suggested, ``[y, x, height, width]`` in level-0 pixels.
+    insisted : list of list of int
+        Corrected places of which the user said that they are right, so that no fine-tune leaves them out.
     """
 
     name: str
@@ -48,6 +50,7 @@ class SlideState:
     view: dict[str, Any] = field(default_factory=dict)
     tissue_sensitivity: float = 0.5
     visited: list[list[int]] = field(default_factory=list)
+    insisted: list[list[int]] = field(default_factory=list)
 
 
 @dataclass

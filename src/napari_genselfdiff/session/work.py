@@ -6,7 +6,8 @@ before it ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import PRETEXT, Round, Version
+from napari_genselfdiff.models.versions import PRETEXT, Doubt, Round, Version
 
 if TYPE_CHECKING:
     from napari_genselfdiff.finetuning.corrections import Source
@@ -87,6 +88,9 @@ def fine_tune_model(
             )
         sources, left_out = _sources(corrected)
         begin, grown = session.other_start(), session.grown
+        insisted = [
+            Doubt(slide.fingerprint, Region(*box)) for slide in corrected for box in slide.state.insisted
+        ]
         made_with = session.pretext if begin is not None or parent is None else ""
         _forget_others(unfinished)
         resume = unfinished.exists()
@@ -99,6 +103,7 @@ def fine_tune_model(
                     fresh=parent is None,
                     begin=begin,
                     grown=grown,
+                    insisted=insisted,
                     seconds=seconds,
                     steps=steps,
                     seed=seed,
@@ -181,5 +186,16 @@ def _as_version(
         scores={"dice_before": verdict.before, "dice_after": verdict.after},
     )
     session.versions.keep(name, result.segmenter.eval())
-    message = " ".join([verdict.message, *left_out])
-    return Finished(Round(version, verdict.accepted, message), message)
+    message = " ".join([verdict.message, *left_out, *_doubted(session, result.doubts)])
+    return Finished(Round(version, verdict.accepted, message, tuple(result.doubts)), message)
+
+
+def _doubted(session: Session, doubts: Sequence[Doubt]) -> list[str]:
+    """A sentence on each slide of which corrections were left out."""
+    counts = Counter(doubt.slide for doubt in doubts)
+    return [
+        f"{count} corrected place{'s' if count > 1 else ''} on {slide.name} "
+        f"{'were' if count > 1 else 'was'} left out: neither the model nor your other corrections agree."
+        for slide in session.slides
+        if (count := counts[slide.fingerprint])
+    ]

@@ -15,6 +15,7 @@ from napari_genselfdiff.widgets.answering import Answering
 from napari_genselfdiff.widgets.cohort import CohortSection
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.export import ask_and_export
+from napari_genselfdiff.widgets.finetuning import FineTuneSection
 from napari_genselfdiff.widgets.gestures import Gesture
 from napari_genselfdiff.widgets.layers import SessionLayers
 from napari_genselfdiff.widgets.learning import Learning
@@ -23,7 +24,6 @@ from napari_genselfdiff.widgets.project import ProjectSection
 from napari_genselfdiff.widgets.running import Runner
 from napari_genselfdiff.widgets.sections import (
     CorrectSection,
-    FineTuneSection,
     SegmentSection,
     SlideSection,
     StatusSection,
@@ -338,6 +338,8 @@ class GenSelfDiffDock(QWidget):
             Key("A", "this view is right", self.accept_view),
             Key("T", "train: fine-tune on the corrections", self.fine_tune_section.button.click),
             Key("N", "next place to correct", self.fine_tune_section.next_button.click),
+            Key("Shift+N", "see what the fine-tune left out", self.fine_tune_section.left_out.look.click),
+            Key("Shift+A", "what was left out here is right", self.fine_tune_section.left_out.right.click),
             Key("I", "instant answer, on or off", self.correct_section.instant.click),
             Key("K", "keep the instant answer of this view", self.correct_section.keep_button.click),
             Key("O", "show what the model before said", self.segment_section.compare.click),

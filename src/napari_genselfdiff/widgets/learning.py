@@ -10,13 +10,13 @@ from qtpy.QtCore import QObject, Signal
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, ScorePoint, Snapshot
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.models.versions import Round
+from napari_genselfdiff.models.versions import Doubt, Round
 from napari_genselfdiff.session import FINE_TUNE_SECONDS
 from napari_genselfdiff.widgets.cohort import CohortSection
+from napari_genselfdiff.widgets.finetuning import FineTuneSection
 from napari_genselfdiff.widgets.opening import Opening
 from napari_genselfdiff.widgets.preview import Preview
 from napari_genselfdiff.widgets.running import Runner
-from napari_genselfdiff.widgets.sections import FineTuneSection
 from napari_genselfdiff.widgets.view import show_region
 from napari_genselfdiff.workers import Queue
 
@@ -68,6 +68,8 @@ class Learning(QObject):
         opening.entered.connect(self._show_familiar)
         section.fine_tune_clicked.connect(self.fine_tune)
         section.next_clicked.connect(self.next_place)
+        section.left_out.look_clicked.connect(self._see)
+        section.left_out.right_clicked.connect(self._insist)
         cohort.check_clicked.connect(self.check_slide)
         cohort.adapt_clicked.connect(self.adapt)
 
@@ -95,6 +97,7 @@ class Learning(QObject):
             self.runner.status.show_idle(event.message)
             if isinstance(event.result, Round):
                 outcome = event.result
+                self.section.left_out.show_doubts(event.result.doubts)
                 self.opening.guarded(lambda: session.adopt(event.result))
                 self.adopted.emit()
 
@@ -124,8 +127,7 @@ class Learning(QObject):
             if event.result is not None:
                 slide, region = event.result
                 self.opening.guarded(lambda: session.visit(slide, region))
-                if slide is session.active or self.opening.look_at(slide.fingerprint):
-                    self._look_at(region)
+                self._look_at(slide.fingerprint, region)
                 self.runner.status.show_idle(f"Next: {event.message}.")
 
         self._start(lambda cancel: session.next_place(cancel=cancel), finished)
@@ -214,7 +216,25 @@ class Learning(QObject):
         """Begin work; what is missing for it is said at once."""
         self.opening.guarded(lambda: self.runner.start(work, on_event=came, on_finished=finished))
 
-    def _look_at(self, region: Region) -> None:
+    def _see(self, doubt: Doubt) -> None:
+        """Go to a correction that was left out."""
+        self._look_at(doubt.slide, doubt.region)
+        self._tell(
+            "Left out: neither the model nor your other corrections agree. Correct it, or say that it is "
+            "right."
+        )
+
+    def _insist(self, doubt: Doubt) -> None:
+        session = self.opening.session
+        if session is not None and self.opening.guarded(lambda: session.insist(doubt)):
+            self._tell("It counts from the next fine-tune on.")
+
+    def _look_at(self, fingerprint: str, region: Region) -> None:
+        session = self.opening.session
+        if session is None:
+            return
+        if fingerprint != session.active.fingerprint and not self.opening.look_at(fingerprint):
+            return
         layers = self.opening.layers
         assert layers is not None
         show_region(layers.viewer, layers.image, region)
@@ -227,6 +247,7 @@ class Learning(QObject):
         self._queue.wait()
         self.preview.wait()
         self._checking = CancelToken()
+        self.section.left_out.show_doubts(())
         self._checked.clear()  # what was stopped is asked again; another project may have another pretext
 
     def close(self) -> None:

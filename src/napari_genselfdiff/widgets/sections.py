@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_genselfdiff.widgets.classes import ClassList
-from napari_genselfdiff.widgets.curve import LossCurve
 from napari_genselfdiff.widgets.gestures import GESTURES, Gesture
 
 PRIMARY = "QPushButton:enabled { font-weight: bold; background: #0072B2; color: white; }"
@@ -234,59 +233,6 @@ class CorrectSection(QGroupBox):
         made.setCheckable(True)
         made.clicked.connect(lambda checked: self.gesture_clicked.emit(gesture if checked else None))
         return made
-
-
-NOTHING_CORRECTED = "Correct a few places first."
-CORRECTED = "Your corrections are ready to be learned from."
-
-
-class FineTuneSection(QGroupBox):
-    """Corrections become a better model."""
-
-    fine_tune_clicked = Signal()
-    next_clicked = Signal()
-
-    def __init__(self) -> None:
-        super().__init__("4  Fine-tune")
-        self.button = button(
-            "Fine-tune",
-            "train a copy of the model on the corrections of all slides; go on correcting meanwhile (T)",
-        )
-        self.button.clicked.connect(self.fine_tune_clicked)
-        self.next_button = button(
-            "Next place", "go to where a correction is worth most: where the model is least sure (N)"
-        )
-        self.next_button.clicked.connect(self.next_clicked)
-        self.curve = LossCurve()
-        self._first: float | None = None
-        self.answer = QLabel(NOTHING_CORRECTED)
-        self.answer.setWordWrap(True)
-        layout = QVBoxLayout(self)
-        row = QHBoxLayout()
-        row.addWidget(self.button, 1)
-        row.addWidget(self.next_button)
-        layout.addLayout(row)
-        layout.addWidget(self.curve)
-        layout.addWidget(self.answer)
-
-    def begin(self) -> None:
-        """Show that a fine-tune begins."""
-        self.curve.clear()
-        self._first = None
-        self.answer.setText("Training on your corrections; you can go on correcting.")
-
-    def show_score(self, score: float) -> None:
-        """Show the score on corrections that are held out, as it was and as it is now."""
-        self._first = score if self._first is None else self._first
-        self.answer.setText(
-            f"Training; Dice on corrections that it does not see: {self._first:.2f} -> {score:.2f}."
-        )
-
-    def show_state(self, *, corrected: bool, ready: bool) -> None:
-        """Allow the button, and follow the first corrections in words; an answer stays."""
-        self.button.setEnabled(corrected and ready)
-        if self.answer.text() in (NOTHING_CORRECTED, CORRECTED):
-            self.answer.setText(CORRECTED if corrected else NOTHING_CORRECTED)
 
 
 class StatusSection(QWidget):

@@ -1,0 +1,282 @@
+"""Corrections that everything else speaks against are left out of a round.
+
+A window that was corrected wrongly, by a slip or in the wrong class, does more harm than ten right ones do
+good. That the model in use says something else proves nothing: corrections are made where it is wrong. So a
+second witness is heard, a light classifier that learns from the *other* corrections alone, on features of the
+model in use. It has never seen the window, and it knows what the person who corrects means. Only what both
+contradict is left out, and the user is told where it lies, and may insist. Measured in
+``docs/benchmarks/circle.md``.
+
+Only what was drawn as a whole is asked about. Strokes are made at errors, so they contradict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
+from napari_genselfdiff.diffusion.folding import folded
+from napari_genselfdiff.diffusion.frozen import image_levels
+from napari_genselfdiff.events import CancelToken, Clock, Event, Progress
+from napari_genselfdiff.finetuning.corrections import Place
+from napari_genselfdiff.finetuning.feature_tiles import KNOWN
+from napari_genselfdiff.finetuning.holdout import CELL
+from napari_genselfdiff.finetuning.pixels import balanced_choice, fit_classes
+from napari_genselfdiff.finetuning.preparation import Cut
+from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.versions import Doubt
+from napari_genselfdiff.segmentation.network import Segmenter
+
+WHOLE = 0.5
+"""Share of the box around what hangs together that is drawn, from which on it is drawn as a whole."""
+SMALLEST = CELL * CELL
+"""Model pixels that are drawn in it at least."""
+OTHERS = 5
+"""Other windows without which nobody can be contradicted."""
+INFORMED = 0.4
+"""Agreement below which a witness contradicts what was drawn; see `agreement`."""
+FOREGROUND, BACKGROUND = 0.6, 0.8
+"""The same where one class alone was drawn: the share of it that the witness finds. That there is nothing is
+easier said than what there is."""
+FOLDS = 5
+PIXELS = 1_500
+"""Of a window that its witness learns from, or is asked about."""
+SEEN_AROUND = 16
+"""Model pixels around a window that the features are taken with."""
+MOST_PIXELS = 1_000_000
+"""Drawn model pixels that are looked at, which takes a few seconds; of more windows, some are believed."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was drawn as a whole and hangs together.
+
+    Attributes
+    ----------
+    place : int
+        Number of the place.
+    box : Region
+        Around it, in model pixels of the place.
+    drawn : ndarray of bool, shape (box.height, box.width)
+    rows, columns : ndarray of int, shape (n,)
+        Some of its pixels by chance, in model pixels of the place.
+    """
+
+    place: int
+    box: Region
+    drawn: NDArray[np.bool_]
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+    def of(self, classes: NDArray[np.uint8]) -> NDArray[np.int16]:
+        """What a map of the place has at these pixels."""
+        return classes[self.rows, self.columns].astype(np.int16)
+
+
+def agreement(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> float:
+    """How far a witness agrees with what was drawn, of the classes that were drawn.
+
+    Parameters
+    ----------
+    said, drawn : ndarray of int, shape (n,)
+        Classes of the same pixels.
+
+    Returns
+    -------
+    float
+        Mean recall of the classes, with 0 for chance and 1 for all: Youden's J for two classes (Youden 1950),
+        informedness for more (Powers 2011). The plain recall where one class was drawn.
+    """
+    classes = np.unique(drawn)
+    recall = float(np.mean([(said[drawn == one] == one).mean() for one in classes]))
+    count = len(classes)
+    return recall if count == 1 else (count * recall - 1) / (count - 1)
+
+
+def doubtful(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> bool:
+    """Whether a witness contradicts what was drawn."""
+    classes = np.unique(drawn)
+    limit = INFORMED if len(classes) > 1 else FOREGROUND if classes[0] else BACKGROUND
+    return agreement(said, drawn) < limit
+
+
+def believed(
+    cut: Cut,
+    segmenter: Segmenter,
+    scales: Mapping[str, float],
+    *,
+    insisted: Sequence[Doubt] = (),
+    compute: Compute,
+    cancel: CancelToken,
+) -> Generator[Event, None, tuple[Cut, list[Doubt]]]:
+    """Leave out what both the model in use and the other corrections contradict.
+
+    It is neither trained on nor judged by, as if nobody had drawn there.
+
+    Parameters
+    ----------
+    cut : Cut
+    segmenter : Segmenter
+        The model in use, with which the places were read.
+    scales : mapping of str to float
+        Level-0 pixels a model pixel, of each source.
+    insisted : sequence of Doubt
+        Of which the user said that they are right; what lies mostly in one of them is not asked about.
+    compute : Compute
+    cancel : CancelToken
+
+    Yields
+    ------
+    Event
+        `Progress`.
+
+    Returns
+    -------
+    cut : Cut
+    doubts : list of Doubt
+        What was left out: nothing where too little was drawn as a whole, where more than half of it would be
+        (the corrections contradict one another, and nobody knows which are right), memory is short, the
+        network has to see whole tiles, or it was cancelled.
+    """
+    windows = [window for n, place in enumerate(cut.places) for window in drawn_whole(n, place.drawn)]
+    suspects = list[int]()
+    doubts = list[Doubt]()
+    for n, window in enumerate(windows):
+        place = cut.places[window.place]
+        doubts.append(Doubt(place.slide, _on_slide(place, window.box, scales[place.slide])))
+        if doubtful(window.of(place.guess), window.of(place.labels)) and not _covered(doubts[n], insisted):
+            suspects.append(n)
+    compared = _some(windows, suspects) if suspects else []
+    if len(compared) <= OTHERS or not segmenter.spec.config.tile_independent:
+        return cut, []
+    some = [windows[n] for n in compared]
+    features = yield from _features(cut.places, some, segmenter, compute, cancel)
+    if features is None:
+        return cut, []
+    against = _crossed(features, [window.of(cut.places[window.place].labels) for window in some])
+    left_out = [n for n, said in zip(compared, against, strict=True) if said and n in suspects]
+    if 2 * len(left_out) > len(compared):
+        return cut, []
+    places = list(cut.places)
+    for n in left_out:
+        places[windows[n].place] = _without(places[windows[n].place], windows[n])
+    kept = [place for place in places if place.drawn.any()]
+    return replace(cut, places=kept).settled(), [doubts[n] for n in left_out]
+
+
+def drawn_whole(number: int, drawn: NDArray[np.bool_]) -> list[Window]:
+    """What was drawn as a whole in a place, not with strokes.
+
+    Parameters
+    ----------
+    number : int
+        Of the place.
+    drawn : ndarray of bool, shape (height, width)
+    """
+    numbered = ndimage.label(drawn)[0]
+    found = []
+    for index, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
+        mask = numbered[rows, columns] == index
+        if int(mask.sum()) >= max(SMALLEST, WHOLE * mask.size):
+            box = Region(int(rows.start), int(columns.start), *mask.shape)
+            y, x = np.nonzero(mask)
+            chosen = np.random.default_rng(0).permutation(len(y))[:PIXELS]
+            found.append(Window(number, box, mask, y[chosen] + box.y, x[chosen] + box.x))
+    return found
+
+
+def _without(place: Place, window: Window) -> Place:
+    """A place in which nobody drew a window."""
+    box, (drawn, labels) = window.box, (place.drawn.copy(), place.labels.copy())
+    inside = np.s_[box.y : box.bottom, box.x : box.right]
+    drawn[inside][window.drawn] = False
+    labels[inside][window.drawn] = place.guess[inside][window.drawn]
+    core = None if place.core is None else place.core.copy()
+    if core is not None:
+        core[inside][window.drawn] = -1
+    return replace(place, drawn=drawn, labels=labels, core=core)
+
+
+def _some(windows: list[Window], suspects: list[int]) -> list[int]:
+    """Windows that are compared with one another, the same ones each time."""
+    rng = np.random.default_rng(0)
+    first = rng.permutation(suspects).tolist()
+    second = rng.permutation(sorted(set(range(len(windows))) - set(suspects))).astype(int).tolist()
+    # By turns, so that many suspects leave room for what they are compared with.
+    order = [n for pair in zip(first, second, strict=False) for n in pair]
+    order += first[len(second) :] + second[len(first) :]
+    chosen, left = [], MOST_PIXELS
+    for n in order:
+        if (size := windows[n].drawn.size) <= left:
+            chosen.append(n)
+            left -= size
+    return sorted(chosen)
+
+
+def _on_slide(place: Place, box: Region, scale: float) -> Region:
+    """A box of a place in level-0 pixels."""
+    y, x = (round((first + start) * scale) for first, start in zip(place.origin, (box.y, box.x), strict=True))
+    return Region(y, x, round(box.height * scale), round(box.width * scale))
+
+
+def _covered(doubt: Doubt, insisted: Sequence[Doubt]) -> bool:
+    """Whether it lies mostly in what the user insists on."""
+    size = doubt.region.height * doubt.region.width
+    shared = (doubt.region.intersection(one.region) for one in insisted if one.slide == doubt.slide)
+    return any(part is not None and 2 * part.height * part.width >= size for part in shared)
+
+
+def _features(
+    places: list[Place], windows: list[Window], segmenter: Segmenter, compute: Compute, cancel: CancelToken
+) -> Generator[Event, None, list[torch.Tensor] | None]:
+    """Features of some pixels of each window; None when memory is short or it was cancelled."""
+    device, clock, found = compute.apply(), Clock(), list[torch.Tensor]()
+    network = folded(segmenter.unet.eval(), segmenter.spec.timestep).to(device)
+    for done, window in enumerate(windows):
+        if cancel.cancelled:
+            return None
+        left = clock.left(done, len(windows))
+        yield Progress(done, len(windows), "comparing your corrections with one another", left)
+        place = places[window.place]
+        box = window.box.grown(SEEN_AROUND).clipped(*place.drawn.shape)
+        assert box is not None
+        at = (torch.from_numpy(axis) for axis in (window.rows - box.y, window.columns - box.x))
+        try:
+            with torch.inference_mode(), compute.autocasting():
+                part = place.rgb[box.y : box.bottom, box.x : box.right]
+                levels = image_levels(network, part, segmenter.spec.timestep, known=KNOWN)
+                features = levels.at(*(axis.to(device) for axis in at)).cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release_memory(compute)
+            return None
+        found.append(features.clone())
+    return found
+
+
+def _crossed(features: list[torch.Tensor], classes: list[NDArray[np.int16]]) -> list[bool]:
+    """Whether the other windows contradict each one."""
+    fold = np.random.default_rng(0).permutation(len(classes)) % FOLDS
+    against = [False] * len(classes)
+    for one in range(FOLDS):
+        learned = np.flatnonzero(fold != one)
+        known = np.concatenate([classes[n] for n in learned])
+        if len(np.unique(known)) < 2:
+            continue
+        chosen = balanced_choice(known)
+        some = torch.cat([features[n] for n in learned])[torch.from_numpy(chosen)]
+        classifier, present = fit_classes(some, known[chosen], np.ones(len(chosen), np.float32))
+        for n in np.flatnonzero(fold == one).tolist():
+            if not np.isin(classes[n], present).all():
+                continue  # of a class that no other window shows, nobody else can say anything
+            with torch.inference_mode():
+                said = present[classifier.of(features[n]).argmax(dim=1).numpy()]
+            against[n] = doubtful(said, classes[n])
+    return against
