@@ -143,6 +143,34 @@ def test_the_rest_of_the_place_still_counts() -> None:
     assert (both.core == 1).all()
 
 
+def test_a_large_window_is_known_by_its_middle_and_one_in_several_places_is_told_as_one() -> None:
+    rgb, truth = (part[:400, :400] for part in tissue(3))
+    box = np.s_[20:390, 10:380]
+    drawn = np.zeros(truth.shape, bool)
+    drawn[box] = True
+    large = replace(
+        WRONG, rgb=rgb, drawn=drawn, labels=truth ^ drawn, guess=truth, sure=drawn * 0.0, held=drawn & False
+    )
+    (window,) = drawn_whole(0, drawn)
+    assert window.seen == Region(205 - 64 - 16, 195 - 64 - 16, 161, 161)
+    halves = [
+        replace(
+            large,
+            rgb=rgb[:, part],
+            drawn=drawn[:, part],
+            labels=large.labels[:, part],
+            guess=truth[:, part],
+            sure=large.sure[:, part],
+            held=large.held[:, part],
+            origin=(64, 128 + (part.start or 0)),
+        )
+        for part in (np.s_[:192], np.s_[192:])
+    ]
+    whole = Doubt(f"slide {ODD}", Region((64 + 20) * 2, (128 + 10) * 2, 740, 740))
+    assert outcome([*RIGHT, large])[1] == outcome([*RIGHT, *halves])[1] == [whole]
+    assert outcome([*RIGHT, *halves], insisted=[whole])[1] == []
+
+
 def test_strokes_are_never_left_out() -> None:
     strokes = np.zeros_like(WRONG.drawn)
     strokes[2:126, 2:126] = (np.arange(2, 126) % 8 < 3)[:, None]
@@ -184,10 +212,10 @@ def test_a_class_that_nobody_else_drew_is_believed() -> None:
 
 
 def test_of_many_windows_some_are_compared_the_suspects_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubt, "MOST_PIXELS", 6 * 80 * 80)
+    monkeypatch.setattr(doubt, "MOST_PIXELS", 6 * 112 * 112)
     many = [*RIGHT, *(place(number) for number in range(10, 20))]
     assert outcome([*many, WRONG])[1] == [WHERE]
-    monkeypatch.setattr(doubt, "MOST_PIXELS", 80 * 80)
+    monkeypatch.setattr(doubt, "MOST_PIXELS", 112 * 112)
     assert outcome([*many, WRONG])[1] == []  # one alone is contradicted by nobody
 
 

@@ -41,14 +41,14 @@ def test_a_clear_gain_is_accepted_and_told_in_plain_words() -> None:
     assert verdict.before is not None
     assert verdict.after is not None
     assert 0 < verdict.low < verdict.after - verdict.before < verdict.high
-    assert verdict.message == "better: Dice 0.71 -> 0.83 on the fifth of your corrections that it did not see"
+    assert verdict.message == "Better: Dice 0.71 -> 0.83 on the fifth of your corrections that it did not see"
 
 
 def test_a_loss_is_refused() -> None:
     verdict = judge_round(answers(some(0.8, spread=0.02)), answers(some(0.7, spread=0.02, seed=1)))
     assert not verdict.accepted
     assert verdict.decided
-    assert "not better" in verdict.message
+    assert "Not better" in verdict.message
     assert "stays as it was" in verdict.message
 
 
@@ -65,14 +65,14 @@ def test_a_gain_within_the_noise_is_refused() -> None:
     assert paired.accepted
     hardly = judge_round(answers(old), answers([value + 0.003 for value in old]))
     assert not hardly.accepted
-    assert "hardly better" in hardly.message
+    assert "Hardly better" in hardly.message
 
 
 def test_with_few_regions_it_is_too_early_to_tell() -> None:
     few = FEWEST - 1
     verdict = judge_round(answers([0.8] * few), answers([0.4] * few))
     assert not verdict.decided
-    assert "too early to tell" in verdict.message
+    assert "Too early to tell" in verdict.message
     assert judge_round(answers([0.8] * FEWEST), answers([0.4] * FEWEST)).decided
 
 
@@ -119,7 +119,7 @@ def test_the_first_model_of_a_task_is_taken() -> None:
     assert verdict.accepted
     assert verdict.before is None
     assert verdict.message == (
-        "a first model: Dice 0.60 on the fifth of your corrections that it did not see"
+        "A first model: Dice 0.60 on the fifth of your corrections that it did not see"
     )
     assert judge_round(None, None).accepted
 

@@ -34,7 +34,7 @@ def test_a_new_task_is_learned_from_what_was_painted(make: Any, network: Segment
     assert result.verdict.before is None
     assert result.verdict.after is not None
     assert result.verdict.after > 0.8
-    assert result.verdict.message.startswith("a first model: Dice 0.")
+    assert result.verdict.message.startswith("A first model: Dice 0.")
     assert [event.step for event in events if isinstance(event, LossPoint)][:2] == [1, 5]
     assert isinstance(events[-2], ScorePoint)
     assert result.curve[-1] == (40, result.verdict.after)
@@ -271,7 +271,7 @@ def test_one_stroke_in_a_held_out_cell_is_learned_and_too_early_to_tell(
     result = outcome(run([source], network, steps=2))
     assert result.pixels == 144
     assert not result.verdict.decided
-    assert "too early to tell" in result.verdict.message
+    assert "Too early to tell" in result.verdict.message
 
 
 @pytest.mark.parametrize("decided", [True, False])

@@ -74,7 +74,7 @@ def test_a_young_task_begins_again_at_the_pretext_and_is_not_frozen(
     correct(session, Region(90, 200, 20, 20))
     second = last(session.fine_tune(seconds=None, steps=60)).result
     assert second.accepted  # though it is too early to tell, and nothing like the first
-    assert "too early to tell" in second.message
+    assert "Too early to tell" in second.message
     assert second.version.parent == "round-1"
     assert second.version.settings["pretext"] == "pretext"
     assert (

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
 from napari_genselfdiff.diffusion.folding import folded
 from napari_genselfdiff.diffusion.frozen import image_levels
@@ -45,12 +46,14 @@ FOREGROUND, BACKGROUND = 0.6, 0.8
 """The same where one class alone was drawn: the share of it that the witness finds. That there is nothing is
 easier said than what there is."""
 FOLDS = 5
-PIXELS = 1_500
-"""Of a window that its witness learns from, or is asked about."""
+PART, PIXELS = 128, 1_500
+"""Side in model pixels of the part that stands for a window, and how many of its pixels are asked about."""
+TOUCHING = 4
+"""Level-0 pixels between windows that are told as one."""
 SEEN_AROUND = 16
-"""Model pixels around a window that the features are taken with."""
-MOST_PIXELS = 1_000_000
-"""Drawn model pixels that are looked at, which takes a few seconds; of more windows, some are believed."""
+"""Model pixels around a part that the features are taken with."""
+MOST_PIXELS = 800_000
+"""Model pixels that are looked at, which takes two seconds; of more windows, some are believed."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,16 @@ class Window:
     box : Region
         Around it, in model pixels of the place.
     drawn : ndarray of bool, shape (box.height, box.width)
+    seen : Region
+        What is looked at of the place.
     rows, columns : ndarray of int, shape (n,)
-        Some of its pixels by chance, in model pixels of the place.
+        Some of the drawn pixels by chance, in model pixels of the place.
     """
 
     place: int
     box: Region
     drawn: NDArray[np.bool_]
+    seen: Region
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
 
@@ -167,7 +173,7 @@ def believed(
     for n in left_out:
         places[windows[n].place] = _without(places[windows[n].place], windows[n])
     kept = [place for place in places if place.drawn.any()]
-    return replace(cut, places=kept).settled(), [doubts[n] for n in left_out]
+    return replace(cut, places=kept).settled(), _joined([doubts[n] for n in left_out])
 
 
 def drawn_whole(number: int, drawn: NDArray[np.bool_]) -> list[Window]:
@@ -185,10 +191,27 @@ def drawn_whole(number: int, drawn: NDArray[np.bool_]) -> list[Window]:
         mask = numbered[rows, columns] == index
         if int(mask.sum()) >= max(SMALLEST, WHOLE * mask.size):
             box = Region(int(rows.start), int(columns.start), *mask.shape)
-            y, x = np.nonzero(mask)
+            part = _middle(mask)
+            y, x = np.nonzero(mask & part)
             chosen = np.random.default_rng(0).permutation(len(y))[:PIXELS]
-            found.append(Window(number, box, mask, y[chosen] + box.y, x[chosen] + box.x))
+            y, x = y[chosen] + box.y, x[chosen] + box.x
+            top, left = int(y.min()), int(x.min())
+            around = Region(top, left, int(y.max()) + 1 - top, int(x.max()) + 1 - left)
+            seen = around.grown(SEEN_AROUND).clipped(*drawn.shape)
+            assert seen is not None
+            found.append(Window(number, box, mask, seen, y, x))
     return found
+
+
+def _middle(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A square around the drawn pixel that is nearest to the middle."""
+    y, x = np.nonzero(mask)
+    nearest = np.argmin((y - mask.shape[0] / 2) ** 2 + (x - mask.shape[1] / 2) ** 2)
+    rows, columns = (
+        np.abs(np.arange(size) - at[nearest]) <= PART // 2
+        for size, at in zip(mask.shape, (y, x), strict=True)
+    )
+    return np.outer(rows, columns)
 
 
 def _without(place: Place, window: Window) -> Place:
@@ -213,7 +236,7 @@ def _some(windows: list[Window], suspects: list[int]) -> list[int]:
     order += first[len(second) :] + second[len(first) :]
     chosen, left = [], MOST_PIXELS
     for n in order:
-        if (size := windows[n].drawn.size) <= left:
+        if (size := windows[n].seen.height * windows[n].seen.width) <= left:
             chosen.append(n)
             left -= size
     return sorted(chosen)
@@ -232,6 +255,19 @@ def _covered(doubt: Doubt, insisted: Sequence[Doubt]) -> bool:
     return any(part is not None and 2 * part.height * part.width >= size for part in shared)
 
 
+def _joined(doubts: list[Doubt]) -> list[Doubt]:
+    """Windows that touch are one: what is drawn in a view may belong to several places."""
+    found = list[Doubt]()
+    for doubt in doubts:
+        region = doubt.region
+        for other in [one for one in found if one.slide == doubt.slide]:
+            if other.region.intersection(region.grown(TOUCHING)) is not None:
+                found.remove(other)
+                region = hull([region, other.region])
+        found.append(Doubt(doubt.slide, region))
+    return found
+
+
 def _features(
     places: list[Place], windows: list[Window], segmenter: Segmenter, compute: Compute, cancel: CancelToken
 ) -> Generator[Event, None, list[torch.Tensor] | None]:
@@ -243,13 +279,11 @@ def _features(
             return None
         left = clock.left(done, len(windows))
         yield Progress(done, len(windows), "comparing your corrections with one another", left)
-        place = places[window.place]
-        box = window.box.grown(SEEN_AROUND).clipped(*place.drawn.shape)
-        assert box is not None
+        box = window.seen
         at = (torch.from_numpy(axis) for axis in (window.rows - box.y, window.columns - box.x))
         try:
             with torch.inference_mode(), compute.autocasting():
-                part = place.rgb[box.y : box.bottom, box.x : box.right]
+                part = places[window.place].rgb[box.y : box.bottom, box.x : box.right]
                 levels = image_levels(network, part, segmenter.spec.timestep, known=KNOWN)
                 features = levels.at(*(axis.to(device) for axis in at)).cpu()
         except (RuntimeError, MemoryError) as error:

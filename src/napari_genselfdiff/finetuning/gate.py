@@ -115,7 +115,7 @@ def judge_round(
             regions=regions,
             kept=kept,
             too_far=not careful,
-            message=f"too early to tell whether it is better, and {done}: correct a few more places",
+            message=f"Too early to tell whether it is better, and {done}: correct a few more places",
         )
     old, new = (float(dice(np.tensordot(weight, answers.counts, 1))) for answers in (before, after))
     draws = _draws(after, regions) * weight
@@ -127,32 +127,32 @@ def judge_round(
     too_far = witness is not None and 1 - witness > max(1 - KEPT, PER_GAIN * low if mixed else 0)
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
-        message = f"better: {scores}"
+        message = f"Better: {scores}"
     elif new <= old:
-        message = f"not better: {scores}; the model stays as it was"
+        message = f"Not better: {scores}; the model stays as it was"
     elif too_far:
         message = (
-            f"not taken over: {scores}, but it changes {1 - (witness or 0):.0%} of what the model says "
+            f"Not taken over: {scores}, but it changes {1 - (witness or 0):.0%} of what the model says "
             "where you did not correct; look at both, and correct some of that if the new one is right"
         )
     elif low > 0:
-        message = f"hardly better: {scores}; the model stays as it was"
+        message = f"Hardly better: {scores}; the model stays as it was"
     else:
-        message = f"not surely better: {scores}, which is within the noise; the model stays as it was"
+        message = f"Not surely better: {scores}, which is within the noise; the model stays as it was"
     return Verdict(accepted, True, old, new, low, high, regions, kept, too_far, message)
 
 
 def _first(after: Answers | None, where: str) -> Verdict:
     """The first model of a task: there is nothing that it could be worse than."""
     if after is None or not len(after.counts):
-        return Verdict(True, False, message="a first model; too early to tell how good it is")
+        return Verdict(True, False, message="A first model; too early to tell how good it is")
     score = float(dice(after.counts.sum(axis=0)))
     return Verdict(
         True,
         False,
         after=score,
         regions=len(after.counts),
-        message=f"a first model: Dice {score:.2f} on {where}",
+        message=f"A first model: Dice {score:.2f} on {where}",
     )
 
 

@@ -186,7 +186,8 @@ def _as_version(
         scores={"dice_before": verdict.before, "dice_after": verdict.after},
     )
     session.versions.keep(name, result.segmenter.eval())
-    message = " ".join([verdict.message, *left_out, *_doubted(session, result.doubts)])
+    more = " ".join([*left_out, *_doubted(session, result.doubts)])
+    message = f"{verdict.message}. {more}" if more else verdict.message
     return Finished(Round(version, verdict.accepted, message, tuple(result.doubts)), message)
 
 

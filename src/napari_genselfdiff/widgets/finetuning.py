@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.widgets.curve import LossCurve
-from napari_genselfdiff.widgets.sections import button
+from napari_genselfdiff.widgets.sections import button, reveal
 
 NOTHING_CORRECTED = "Correct a few places first."
 CORRECTED = "Your corrections are ready to be learned from."
@@ -47,6 +47,8 @@ class LeftOut(QWidget):
         """Show the buttons if there is anything to look at."""
         self._doubts = list(doubts)
         self._point_at(None)
+        if doubts:
+            reveal(self)
 
     def _look(self) -> None:
         self._point_at(0 if self._shown is None else (self._shown + 1) % len(self._doubts))
@@ -93,9 +95,9 @@ class FineTuneSection(QGroupBox):
         row.addWidget(self.button, 1)
         row.addWidget(self.next_button)
         layout.addLayout(row)
+        layout.addWidget(self.left_out)
         layout.addWidget(self.curve)
         layout.addWidget(self.answer)
-        layout.addWidget(self.left_out)
 
     def begin(self) -> None:
         """Show that a fine-tune begins."""

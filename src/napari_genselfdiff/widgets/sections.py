@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -23,6 +23,8 @@ from qtpy.QtWidgets import (
 from napari_genselfdiff.widgets.classes import ClassList
 from napari_genselfdiff.widgets.gestures import GESTURES, Gesture
 
+SETTLED = 100
+"""Milliseconds until what was shown has its place."""
 PRIMARY = "QPushButton:enabled { font-weight: bold; background: #0072B2; color: white; }"
 
 
@@ -47,6 +49,22 @@ def scrolled(*parts: QWidget) -> QScrollArea:
     scroll.setFrameShape(QFrame.Shape.NoFrame)
     scroll.setWidget(inner)
     return scroll
+
+
+def reveal(part: QWidget) -> None:
+    """Scroll to a part that was hidden, when it has its place: layouts above it settle one after another."""
+
+    def scroll() -> None:
+        outer = part.parentWidget()
+        while outer is not None and not isinstance(outer, QScrollArea):
+            outer = outer.parentWidget()
+        if outer is not None:
+            outer.ensureWidgetVisible(part)
+
+    timer = QTimer(part)  # which ends with it
+    timer.setSingleShot(True)
+    timer.timeout.connect(scroll)
+    timer.start(SETTLED)
 
 
 class SlideSection(QGroupBox):
