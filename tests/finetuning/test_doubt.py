@@ -198,11 +198,28 @@ def test_the_user_may_insist() -> None:
     assert outcome([*RIGHT, WRONG], insisted=[replace(WHERE, slide="slide 1")])[1] == [WHERE]
 
 
-def test_where_most_contradict_one_another_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubt, "_crossed", lambda features, _classes: [True] * len(features))
-    guesses = [place(number, guess=1 - truth_of(number)) for number in range(6)]
-    assert len(outcome([*guesses[:3], *RIGHT[3:]])[1]) == 3
-    assert outcome([*guesses[:4], *RIGHT[4:]])[1] == []
+def test_a_witness_that_is_mostly_wrong_is_not_heard() -> None:
+    knows_nothing = [place(number, guess=1 - truth_of(number)) for number in range(6)]
+    assert outcome([*knows_nothing, WRONG])[1] == []
+    assert outcome([*knows_nothing[:2], *RIGHT[2:], WRONG])[1] == [WHERE]
+    # Corrections that contradict one another teach the second witness nothing.
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 2, (128, 128)).astype(np.uint8) for _ in range(6)]
+    odd = [place(number, said=said, guess=said) for number, said in enumerate(noise)]
+    assert outcome([*odd, WRONG])[1] == []
+
+
+def test_what_was_contradicted_at_first_does_not_teach_the_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[list[bool]] = []
+
+    def crossed(features: Any, classes: Any, teach: list[bool]) -> Any:
+        taught.append(teach)
+        return real(features, classes, teach)
+
+    real = doubt._crossed
+    monkeypatch.setattr(doubt, "_crossed", crossed)
+    assert outcome([*RIGHT, WRONG])[1] == [WHERE]
+    assert taught == [[True] * 7, [True] * 6 + [False]]
 
 
 def test_a_class_that_nobody_else_drew_is_believed() -> None:

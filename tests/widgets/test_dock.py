@@ -246,6 +246,8 @@ def test_what_was_left_out_can_be_seen_and_insisted_on(
 ) -> None:
     monkeypatch.setattr("napari_genselfdiff.widgets.learning.FINE_TUNE_SECONDS", 4.0)
     section, session = ready.fine_tune_section, ready.session
+    # The tiny model knows nothing, and is no witness.
+    monkeypatch.setattr("napari_genselfdiff.finetuning.doubt.RELIABLE", -1)
     session.use_model("nuclei")
     places = [Region(y, x, 100, 100) for y in (20, 220, 420) for x in (20, 220, 420)]
     odd = places[4]

@@ -4,8 +4,8 @@ A window that was corrected wrongly, by a slip or in the wrong class, does more 
 good. That the model in use says something else proves nothing: corrections are made where it is wrong. So a
 second witness is heard, a light classifier that learns from the *other* corrections alone, on features of the
 model in use. It has never seen the window, and it knows what the person who corrects means. Only what both
-contradict is left out, and the user is told where it lies, and may insist. Measured in
-``docs/benchmarks/circle.md``.
+contradict is left out, and the user is told where it lies, and may insist. And only if both are good
+witnesses: they have to agree with most of what was drawn. Measured in ``docs/benchmarks/circle.md``.
 
 Only what was drawn as a whole is asked about. Strokes are made at errors, so they contradict.
 """
@@ -45,6 +45,8 @@ INFORMED = 0.4
 FOREGROUND, BACKGROUND = 0.6, 0.8
 """The same where one class alone was drawn: the share of it that the witness finds. That there is nothing is
 easier said than what there is."""
+RELIABLE = 0.5
+"""Agreement of a witness with the median window, below which it is not heard."""
 FOLDS = 5
 PART, PIXELS = 128, 1_500
 """Side in model pixels of the part that stands for a window, and how many of its pixels are asked about."""
@@ -105,11 +107,32 @@ def agreement(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> float:
     return recall if count == 1 else (count * recall - 1) / (count - 1)
 
 
-def doubtful(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> bool:
-    """Whether a witness contradicts what was drawn."""
-    classes = np.unique(drawn)
-    limit = INFORMED if len(classes) > 1 else FOREGROUND if classes[0] else BACKGROUND
-    return agreement(said, drawn) < limit
+class Testimony:
+    """What a witness says of one window.
+
+    Parameters
+    ----------
+    said, drawn : ndarray of int, shape (n,)
+        Classes of the same pixels.
+
+    Attributes
+    ----------
+    agreement : float
+        See `agreement`.
+    contradicts : bool
+        Whether it is too low.
+    """
+
+    def __init__(self, said: NDArray[np.integer], drawn: NDArray[np.integer]) -> None:
+        classes = np.unique(drawn)
+        limit = INFORMED if len(classes) > 1 else FOREGROUND if classes[0] else BACKGROUND
+        self.agreement = agreement(said, drawn)
+        self.contradicts = self.agreement < limit
+
+
+def reliable(testimonies: Sequence[Testimony]) -> bool:
+    """Whether a witness agrees with enough of what was drawn to be heard at all."""
+    return bool(np.median([one.agreement for one in testimonies]) >= RELIABLE)
 
 
 def believed(
@@ -146,28 +169,33 @@ def believed(
     -------
     cut : Cut
     doubts : list of Doubt
-        What was left out: nothing where too little was drawn as a whole, where more than half of it would be
-        (the corrections contradict one another, and nobody knows which are right), memory is short, the
-        network has to see whole tiles, or it was cancelled.
+        What was left out: nothing where too little was drawn as a whole, the model in use or the other
+        corrections agree with too little to be believed, memory is short, the network has to see whole
+        tiles, or it was cancelled.
+
+    Notes
+    -----
+    The second witness is asked twice: what was contradicted at first does not teach it any more.
     """
     windows = [window for n, place in enumerate(cut.places) for window in drawn_whole(n, place.drawn)]
-    suspects = list[int]()
-    doubts = list[Doubt]()
-    for n, window in enumerate(windows):
-        place = cut.places[window.place]
-        doubts.append(Doubt(place.slide, _on_slide(place, window.box, scales[place.slide])))
-        if doubtful(window.of(place.guess), window.of(place.labels)) and not _covered(doubts[n], insisted):
-            suspects.append(n)
-    compared = _some(windows, suspects) if suspects else []
+    drawn = [window.of(cut.places[window.place].labels) for window in windows]
+    doubts = [_doubt(cut.places[window.place], window.box, scales) for window in windows]
+    first = [
+        Testimony(window.of(cut.places[window.place].guess), known)
+        for window, known in zip(windows, drawn, strict=True)
+    ]
+    suspects = [n for n, said in enumerate(first) if said.contradicts and not _covered(doubts[n], insisted)]
+    compared = _some(windows, suspects) if suspects and reliable(first) else []
     if len(compared) <= OTHERS or not segmenter.spec.config.tile_independent:
         return cut, []
-    some = [windows[n] for n in compared]
-    features = yield from _features(cut.places, some, segmenter, compute, cancel)
+    features = yield from _features(cut.places, [windows[n] for n in compared], segmenter, compute, cancel)
     if features is None:
         return cut, []
-    against = _crossed(features, [window.of(cut.places[window.place].labels) for window in some])
-    left_out = [n for n, said in zip(compared, against, strict=True) if said and n in suspects]
-    if 2 * len(left_out) > len(compared):
+    known, left_out = [drawn[n] for n in compared], list[int]()
+    for _ in range(2):
+        second = _crossed(features, known, [n not in left_out for n in compared])
+        left_out = [n for n, said in zip(compared, second, strict=True) if said.contradicts and n in suspects]
+    if not reliable(second):
         return cut, []
     places = list(cut.places)
     for n in left_out:
@@ -242,10 +270,11 @@ def _some(windows: list[Window], suspects: list[int]) -> list[int]:
     return sorted(chosen)
 
 
-def _on_slide(place: Place, box: Region, scale: float) -> Region:
-    """A box of a place in level-0 pixels."""
+def _doubt(place: Place, box: Region, scales: Mapping[str, float]) -> Doubt:
+    """Where a box of a place lies on its slide."""
+    scale = scales[place.slide]
     y, x = (round((first + start) * scale) for first, start in zip(place.origin, (box.y, box.x), strict=True))
-    return Region(y, x, round(box.height * scale), round(box.width * scale))
+    return Doubt(place.slide, Region(y, x, round(box.height * scale), round(box.width * scale)))
 
 
 def _covered(doubt: Doubt, insisted: Sequence[Doubt]) -> bool:
@@ -295,22 +324,23 @@ def _features(
     return found
 
 
-def _crossed(features: list[torch.Tensor], classes: list[NDArray[np.int16]]) -> list[bool]:
-    """Whether the other windows contradict each one."""
+def _crossed(
+    features: list[torch.Tensor], classes: list[NDArray[np.int16]], teach: list[bool]
+) -> list[Testimony]:
+    """What the other windows, of those that teach, say of each one; what is drawn if they cannot."""
     fold = np.random.default_rng(0).permutation(len(classes)) % FOLDS
-    against = [False] * len(classes)
+    found = [Testimony(drawn, drawn) for drawn in classes]
     for one in range(FOLDS):
-        learned = np.flatnonzero(fold != one)
-        known = np.concatenate([classes[n] for n in learned])
+        learned = [n for n in np.flatnonzero(fold != one) if teach[n]]
+        known = np.concatenate([classes[0][:0], *(classes[n] for n in learned)])
         if len(np.unique(known)) < 2:
             continue
         chosen = balanced_choice(known)
         some = torch.cat([features[n] for n in learned])[torch.from_numpy(chosen)]
         classifier, present = fit_classes(some, known[chosen], np.ones(len(chosen), np.float32))
         for n in np.flatnonzero(fold == one).tolist():
-            if not np.isin(classes[n], present).all():
-                continue  # of a class that no other window shows, nobody else can say anything
-            with torch.inference_mode():
-                said = present[classifier.of(features[n]).argmax(dim=1).numpy()]
-            against[n] = doubtful(said, classes[n])
-    return against
+            if np.isin(classes[n], present).all():  # of other classes it has seen nothing
+                with torch.inference_mode():
+                    said = present[classifier.of(features[n]).argmax(dim=1).numpy()]
+                found[n] = Testimony(said, classes[n])
+    return found
