@@ -179,10 +179,9 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             places[index] = read_place(outlines[index], model, compute=compute)
         cut = Cut([places[index] for index in sorted(some)], {}).settled()
         began = time.perf_counter()
-        doubts: list[Doubt] = []
         if not arguments.believe:
             scales = dict.fromkeys(stems, 1.0)
-            cut, doubts = finished(believed(cut, model, scales, compute=compute, cancel=CancelToken()))
+            cut, _ = finished(believed(cut, model, scales, compute=compute, cancel=CancelToken()))
         kept = {(place.slide, place.origin) for place in cut.places}
         left_out = [i for i in some if (places[i].slide, places[i].origin) not in kept]
         recipe = recipe_for(cut.amount)
@@ -203,7 +202,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             "dice": dice,
             "candidate": new,
             "share": result.settings["share"],
-            "left out": len(doubts),
+            "left out": len(left_out),
             "rightly": sum(wrong[index] is not None for index in left_out),
             "wrong ones": sum(wrong[index] is not None for index in some),
             "seconds": time.perf_counter() - began,

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
 from napari_genselfdiff.diffusion.folding import folded
@@ -74,17 +75,46 @@ def taught(
     """
     seen, trained = _some(cut.places), cut.trained
     drawn = {number: np.nonzero(trained[number]) for number in seen}
-    labels = [cut.places[number].labels[drawn[number]] for number in seen]
-    classes = np.concatenate([np.zeros(0, np.uint8), *labels]).astype(np.int16)
+    labels = [cut.places[number].labels[drawn[number]].astype(np.int16) for number in seen]
+    classes = np.concatenate([np.zeros(0, np.int16), *labels])
     if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
         return cut
-    chosen = balanced_choice(classes)
-    ends = np.cumsum([len(part) for part in labels])
-    network, features, levels = folded(start.unet.eval(), start.spec.timestep), [], {}
-    clock, picked = Clock(), []
+    levels = yield from _looked_at(cut, seen, start, compute, cancel)
+    if levels is None:
+        return cut
+    chosen, first = balanced_choice(classes), 0
+    features, known = list[Tensor](), list[NDArray[np.int16]]()
+    for number, part in zip(seen, labels, strict=True):
+        mine = chosen[(chosen >= first) & (chosen < first + len(part))]
+        rows, columns = (torch.from_numpy(axis[mine - first]) for axis in drawn[number])
+        features.append(levels[number].at(rows, columns))
+        known.append(classes[mine])
+        first += len(part)
+    numbers = np.concatenate(known)
+    classifier, present = fit_classes(torch.cat(features), numbers, np.ones(len(numbers), np.float32))
+    share = np.float32(trust(sum(int(mask.sum()) for mask in trained), fresh=fresh))
+    places = list(cut.places)
+    for number in seen:
+        place = places[number]
+        height, width = place.drawn.shape
+        said = np.zeros((len(start.spec.classes), height, width), np.float32)
+        with torch.inference_mode():
+            said[present] = classifier.over(levels[number])[:, :height, :width].softmax(dim=0).numpy()
+        # Of a class of which it has seen nothing, only the model in use can say that it is there.
+        heard = fresh | np.isin(place.guess, present)
+        places[number] = _mixed(place, said, np.where(heard, share, np.float32(0)))
+    return replace(cut, places=places)
+
+
+def _looked_at(
+    cut: Cut, seen: list[int], start: Segmenter, compute: Compute, cancel: CancelToken
+) -> Generator[Event, None, dict[int, Levels] | None]:
+    """Features of some places; None when memory is short or it was cancelled."""
+    network = folded(start.unet.eval(), start.spec.timestep)
+    clock, levels = Clock(), dict[int, Levels]()
     for done, number in enumerate(seen):
         if cancel.cancelled:
-            return cut
+            return None
         yield Progress(done, len(seen), "looking around your corrections", clock.left(done, len(seen)))
         try:
             levels[number] = _levels(network, cut.places[number], start.spec.timestep, compute)
@@ -92,26 +122,8 @@ def taught(
             if not is_out_of_memory(error):
                 raise
             release_memory(compute)
-            return cut
-        first = ends[done] - len(labels[done])
-        mine = chosen[(chosen >= first) & (chosen < ends[done])]
-        rows, columns = (torch.from_numpy(axis[mine - first]) for axis in drawn[number])
-        features.append(levels[number].at(rows, columns))
-        picked.append(mine)
-    known = classes[np.concatenate(picked)]
-    classifier, present = fit_classes(torch.cat(features), known, np.ones(len(known), np.float32))
-    share = trust(sum(int(mask.sum()) for mask in trained), fresh=fresh)
-    places = list(cut.places)
-    for number in seen:
-        height, width = places[number].drawn.shape
-        said = np.zeros((len(start.spec.classes), height, width), np.float32)
-        with torch.inference_mode():
-            answer = classifier.over(levels[number])[:, :height, :width]
-            said[present] = answer.softmax(dim=0).numpy()
-        # Of a class of which it has seen nothing, only the model in use can say that it is there.
-        heard = fresh | np.isin(places[number].guess, present)
-        places[number] = _mixed(places[number], said, np.where(heard, np.float32(share), np.float32(0)))
-    return replace(cut, places=places)
+            return None
+    return levels
 
 
 def _some(places: list[Place]) -> list[int]:

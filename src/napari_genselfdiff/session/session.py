@@ -17,7 +17,6 @@ from napari_genselfdiff.session.model import SessionModel
 from napari_genselfdiff.session.slide import SessionSlide
 from napari_genselfdiff.session.slides import SessionSlides
 from napari_genselfdiff.session.state import read_state
-from napari_genselfdiff.session.task import Task
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.slides.tissue import SlideTissue
 
@@ -90,6 +89,7 @@ class Session(SessionModel):
         self._compute = compute
         self._pace: Pace | None = None
         super().__init__(Path(folder), read_state(Path(folder)))
+        self.model_changed.connect(self._name_model)
         self._lock: WriterLock | None = None
         self.why_read_only: UserError | None = None
         try:
@@ -216,16 +216,6 @@ class Session(SessionModel):
             If the slide does not say its resolution and the model needs it.
         """
         return self.starting_segmenter().spec.scale_for(self.slide.mpp, self.slide.where)
-
-    def use_model(self, name: str) -> None:
-        """Choose a version; see `SessionModel.use_model`. What is drawn from now on names it."""
-        super().use_model(name)
-        self._name_model()
-
-    def start_task(self, task: Task) -> None:
-        """Begin a task without a model; see `SessionModel.start_task`."""
-        super().start_task(task)
-        self._name_model()
 
     def _name_model(self) -> None:
         """Let the journal name the model in use in what is drawn from now on."""
