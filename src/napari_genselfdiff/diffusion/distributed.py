@@ -122,6 +122,7 @@ def joined(compute: Compute) -> Iterator[tuple[Team, Compute]]:
     dist.init_process_group(backend)
     try:
         yield Team(dist.get_rank(), dist.get_world_size()), compute
+        dist.barrier()  # who leaves first takes its connections along
     finally:
         dist.destroy_process_group()
 

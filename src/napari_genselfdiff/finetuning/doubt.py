@@ -176,6 +176,7 @@ def believed(
     Notes
     -----
     The second witness is asked twice: what was contradicted at first does not teach it any more.
+    It learns from what is held out, too; nothing of it goes into the model.
     """
     windows = [window for n, place in enumerate(cut.places) for window in drawn_whole(n, place.drawn)]
     drawn = [window.of(cut.places[window.place].labels) for window in windows]
