@@ -17,6 +17,7 @@ from tests.widgets.conftest import TINY
 from napari_genselfdiff.annotations import classes_of
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.widgets.versions import REALLY
 
@@ -93,6 +94,14 @@ def test_a_slide_that_is_gone_is_told_and_the_project_stays(project: Any, files:
     assert not project.opening.look_at(next(iter(project.session.slides)).fingerprint)
     assert "slide-0.png" in project.status.text.text()
     assert project.session.slide.name == "slide-1.png"
+
+    gone, here = (slide.fingerprint for slide in project.session.slides)
+    left_out = project.fine_tune_section.left_out
+    left_out.show_doubts([Doubt(gone, Region(0, 0, 99, 99)), Doubt(here, Region(0, 0, 99, 99))])
+    left_out.look.click()
+    assert "slide-0.png" in project.status.text.text(), "it is not said that one looks at it"
+    left_out.look.click()
+    assert project.status.text.text().startswith("Left out")
 
 
 def test_a_folder_without_a_project_is_not_opened(project: Any, tmp_path: Path) -> None:

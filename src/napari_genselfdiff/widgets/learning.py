@@ -127,8 +127,8 @@ class Learning(QObject):
             if event.result is not None:
                 slide, region = event.result
                 self.opening.guarded(lambda: session.visit(slide, region))
-                self._look_at(slide.fingerprint, region)
-                self.runner.status.show_idle(f"Next: {event.message}.")
+                if self._look_at(slide.fingerprint, region):
+                    self.runner.status.show_idle(f"Next: {event.message}.")
 
         self._start(lambda cancel: session.next_place(cancel=cancel), finished)
 
@@ -218,28 +218,30 @@ class Learning(QObject):
 
     def _see(self, doubt: Doubt) -> None:
         """Go to a correction that was left out."""
-        self._look_at(doubt.slide, doubt.region)
-        self._tell(
-            "Left out: neither the model nor your other corrections agree. Correct it, or say that it is "
-            "right."
-        )
+        if self._look_at(doubt.slide, doubt.region):  # if not, why was told
+            self._tell(
+                "Left out: neither the model nor your other corrections agree. Correct it, or say that it is "
+                "right."
+            )
 
     def _insist(self, doubt: Doubt) -> None:
         session = self.opening.session
         if session is not None and self.opening.guarded(lambda: session.insist(doubt)):
             self._tell("It counts from the next fine-tune on.")
 
-    def _look_at(self, fingerprint: str, region: Region) -> None:
+    def _look_at(self, fingerprint: str, region: Region) -> bool:
+        """Show a place of a slide, to be corrected; returns whether its slide could be opened."""
         session = self.opening.session
         if session is None:
-            return
+            return False
         if fingerprint != session.active.fingerprint and not self.opening.look_at(fingerprint):
-            return
+            return False
         layers = self.opening.layers
         assert layers is not None
         show_region(layers.viewer, layers.image, region)
         if layers.editing is None:
             self.correct_wanted.emit()
+        return True
 
     def _stop(self) -> None:
         """Leave nothing running that reads the project's slides."""
