@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score
 from tests.finetuning.conftest import CPU, SPEC, tissue
 
 from napari_genselfdiff.events import CancelToken, Event, Progress
 from napari_genselfdiff.finetuning import doubt
 from napari_genselfdiff.finetuning.corrections import Place
-from napari_genselfdiff.finetuning.doubt import agreement, believed, drawn_whole
+from napari_genselfdiff.finetuning.doubt import believed, drawn_whole
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Doubt
@@ -248,14 +247,3 @@ def test_without_memory_or_when_cancelled_everything_is_believed(monkeypatch: py
     cut, doubts = outcome([*RIGHT, WRONG])
     assert not doubts
     assert len(cut.places) == 7
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_agreement_is_balanced_accuracy_without_chance(count: int) -> None:
-    rng = np.random.default_rng(count)
-    drawn = rng.integers(0, count, 400)
-    said = np.where(rng.random(400) < 0.6, drawn, rng.integers(0, count, 400))
-    assert agreement(said, drawn) == pytest.approx(balanced_accuracy_score(drawn, said, adjusted=True))
-    assert agreement(drawn, drawn) == 1
-    assert agreement(np.zeros(8, int), np.repeat(range(4), 2)) == pytest.approx(0)
-    assert agreement(np.array([1, 1, 1, 0]), np.ones(4, int)) == 0.75

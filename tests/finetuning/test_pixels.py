@@ -5,10 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from napari_genselfdiff.finetuning import pixels
-from napari_genselfdiff.finetuning.pixels import DECAY, balanced_choice, fit_classes, fit_pixels
+from napari_genselfdiff.finetuning.pixels import (
+    DECAY,
+    agreement,
+    balanced_choice,
+    cross_fitted,
+    fit_classes,
+    fit_pixels,
+)
 
 INFORMATIVE = 20
 
@@ -66,3 +74,43 @@ def test_a_rare_class_gives_all_that_it_has(monkeypatch: pytest.MonkeyPatch) -> 
     chosen = balanced_choice(classes)
     assert np.bincount(classes[chosen]).tolist() == [45, 10, 45]
     assert len(np.unique(chosen)) == 100
+
+
+def test_pixels_are_told_by_other_groups_alone() -> None:
+    features, classes = pixels_of(400, artefact=False, seed=0)
+    numbers, groups = classes.numpy().astype(np.int16), np.arange(400) // 40
+    assert (cross_fitted(features, numbers, groups) == numbers).mean() > 0.75
+    # Features that know the group alone tell everything that was learned from, and nothing else.
+    groups = np.arange(1_200) // 20
+    own = torch.nn.functional.one_hot(torch.from_numpy(groups)).float()
+    numbers = (groups % 2).astype(np.int16)
+    model, present = fit_classes(own, numbers, np.ones(1_200, np.float32))
+    assert (present[model.of(own).argmax(dim=1).numpy()] == numbers).all()
+    assert (cross_fitted(own, numbers, groups) == numbers).mean() < 0.7
+
+
+def test_what_others_have_not_drawn_they_do_not_tell() -> None:
+    features, classes = pixels_of(400, artefact=False, seed=0)
+    numbers, groups = classes.numpy().astype(np.int16), np.arange(400) // 40
+    numbers[groups == 3] += 7  # two classes of its own
+    said = cross_fitted(features, numbers, groups)
+    assert (said[groups == 3] == -1).all()
+    assert (said[groups != 3] >= 0).all()
+    teaches = groups == 5
+    said = cross_fitted(features, np.zeros(400, np.int16), groups, teaches)
+    assert (said == -1).all()
+    said = cross_fitted(features, classes.numpy().astype(np.int16), groups, teaches)
+    assert (said[groups == 5] == -1).all()
+    assert (said >= 0).sum() == 320  # a fold of two groups is not told by itself
+    assert not len(cross_fitted(features[:0], numbers[:0], groups[:0]))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_agreement_is_balanced_accuracy_without_chance(count: int) -> None:
+    rng = np.random.default_rng(count)
+    drawn = rng.integers(0, count, 400)
+    said = np.where(rng.random(400) < 0.6, drawn, rng.integers(0, count, 400))
+    assert agreement(said, drawn) == pytest.approx(balanced_accuracy_score(drawn, said, adjusted=True))
+    assert agreement(drawn, drawn) == 1
+    assert agreement(np.zeros(8, int), np.repeat(range(4), 2)) == pytest.approx(0)
+    assert agreement(np.array([1, 1, 1, 0]), np.ones(4, int)) == 0.75

@@ -73,6 +73,22 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     )
 
 
+def test_a_grown_model_goes_on_when_strokes_contradict_one_another(
+    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, start = make(), build_segmenter(SPEC, start=None, seed=3)
+    further = outcome(run([source], network))
+    monkeypatch.setattr(rounds, "MANY", 10**6)
+    monkeypatch.setattr(teacher, "FORESEEN", 2.0)  # nobody agrees so far
+    events = run([source], network, begin=start, grown=True)
+    went_on = outcome(events)
+    assert any(event.message == rounds.CONTRADICTORY for event in events if isinstance(event, Progress))
+    assert same(went_on.segmenter, further.segmenter)
+    assert went_on.verdict == further.verdict  # of the gate, which a model that begins again has not
+    # A first model has nothing to go on from.
+    assert outcome(run([source], network, fresh=True)).verdict.accepted
+
+
 def test_late_rounds_go_less_far() -> None:
     assert grown_share(0) == grown_share(4_000) == GROWN_SHARE
     assert grown_share(8_000) == GROWN_SHARE / 2

@@ -28,7 +28,7 @@ from napari_genselfdiff.events import CancelToken, Clock, Event, Progress
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.feature_tiles import KNOWN
 from napari_genselfdiff.finetuning.holdout import CELL
-from napari_genselfdiff.finetuning.pixels import balanced_choice, fit_classes
+from napari_genselfdiff.finetuning.pixels import agreement, cross_fitted
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Doubt
@@ -41,13 +41,12 @@ SMALLEST = CELL * CELL
 OTHERS = 5
 """Other windows without which nobody can be contradicted."""
 INFORMED = 0.4
-"""Agreement below which a witness contradicts what was drawn; see `agreement`."""
+"""Agreement below which a witness contradicts what was drawn."""
 FOREGROUND, BACKGROUND = 0.6, 0.8
 """The same where one class alone was drawn: the share of it that the witness finds. That there is nothing is
 easier said than what there is."""
 RELIABLE = 0.5
 """Agreement of a witness with the median window, below which it is not heard."""
-FOLDS = 5
 PART, PIXELS = 128, 1_500
 """Side in model pixels of the part that stands for a window, and how many of its pixels are asked about."""
 TOUCHING = 4
@@ -85,26 +84,6 @@ class Window:
     def of(self, classes: NDArray[np.uint8]) -> NDArray[np.int16]:
         """What a map of the place has at these pixels."""
         return classes[self.rows, self.columns].astype(np.int16)
-
-
-def agreement(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> float:
-    """How far a witness agrees with what was drawn, of the classes that were drawn.
-
-    Parameters
-    ----------
-    said, drawn : ndarray of int, shape (n,)
-        Classes of the same pixels.
-
-    Returns
-    -------
-    float
-        Mean recall of the classes, with 0 for chance and 1 for all: Youden's J for two classes (Youden 1950),
-        informedness for more (Powers 2011). The plain recall where one class was drawn.
-    """
-    classes = np.unique(drawn)
-    recall = float(np.mean([(said[drawn == one] == one).mean() for one in classes]))
-    count = len(classes)
-    return recall if count == 1 else (count * recall - 1) / (count - 1)
 
 
 class Testimony:
@@ -329,19 +308,10 @@ def _crossed(
     features: list[torch.Tensor], classes: list[NDArray[np.int16]], teach: list[bool]
 ) -> list[Testimony]:
     """What the other windows, of those that teach, say of each one; what is drawn if they cannot."""
-    fold = np.random.default_rng(0).permutation(len(classes)) % FOLDS
-    found = [Testimony(drawn, drawn) for drawn in classes]
-    for one in range(FOLDS):
-        learned = [n for n in np.flatnonzero(fold != one) if teach[n]]
-        known = np.concatenate([classes[0][:0], *(classes[n] for n in learned)])
-        if len(np.unique(known)) < 2:
-            continue
-        chosen = balanced_choice(known)
-        some = torch.cat([features[n] for n in learned])[torch.from_numpy(chosen)]
-        classifier, present = fit_classes(some, known[chosen], np.ones(len(chosen), np.float32))
-        for n in np.flatnonzero(fold == one).tolist():
-            if np.isin(classes[n], present).all():  # of other classes it has seen nothing
-                with torch.inference_mode():
-                    said = present[classifier.of(features[n]).argmax(dim=1).numpy()]
-                found[n] = Testimony(said, classes[n])
-    return found
+    sizes = [len(one) for one in classes]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    said = cross_fitted(torch.cat(features), np.concatenate(classes), groups, np.repeat(teach, sizes))
+    return [
+        Testimony(drawn if (one < 0).any() else one, drawn)  # of other classes they have seen nothing
+        for drawn, one in zip(classes, np.split(said, np.cumsum(sizes)[:-1]), strict=True)
+    ]

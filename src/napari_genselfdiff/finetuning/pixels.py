@@ -23,6 +23,8 @@ HIDDEN_MANY, DECAY_MANY = 32, 1.0
 """The same for more classes, which such small weights do not tell apart."""
 LEARNED = 6_000
 """Pixels that are learned from at once, as many of each class as there are."""
+FOLDS = 5
+"""Parts of a cross-validation."""
 SPREAD = 1e-3
 """Features that hardly vary under the strokes are not blown up."""
 
@@ -130,3 +132,62 @@ def balanced_choice(classes: NDArray[np.int16]) -> NDArray[np.intp]:
         left -= quota[int(labels[index])]
     rng = np.random.default_rng(0)
     return np.concatenate([rng.permutation(np.flatnonzero(classes == k))[:n] for k, n in quota.items()])
+
+
+def cross_fitted(
+    features: Tensor,
+    numbers: NDArray[np.int16],
+    groups: NDArray[np.intp],
+    teaches: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int16]:
+    """What classifiers say of pixels, each of which has learned from other groups alone.
+
+    Parameters
+    ----------
+    features : Tensor of float32, shape (n, features)
+    numbers : ndarray of int16, shape (n,)
+        Class of each pixel.
+    groups : ndarray of int, shape (n,)
+        0 to m - 1; pixels of one group are never told by one another.
+    teaches : ndarray of bool, shape (n,), optional
+        Pixels that are learned from; all, by default.
+
+    Returns
+    -------
+    ndarray of int16, shape (n,)
+        Class; -1 where the others hold fewer than two classes, or nothing of the pixel's own class.
+    """
+    fold = np.random.default_rng(0).permutation(int(groups.max(initial=-1)) + 1)[groups] % FOLDS
+    said = np.full(len(numbers), -1, np.int16)
+    for one in range(FOLDS):
+        learned = np.flatnonzero((fold != one) & (True if teaches is None else teaches))
+        asked = np.flatnonzero((fold == one) & np.isin(numbers, numbers[learned]))
+        if not len(asked) or len(np.unique(numbers[learned])) < 2:
+            continue
+        chosen = learned[balanced_choice(numbers[learned])]
+        classifier, present = fit_classes(
+            features[torch.from_numpy(chosen)], numbers[chosen], np.ones(len(chosen), np.float32)
+        )
+        with torch.inference_mode():
+            said[asked] = present[classifier.of(features[torch.from_numpy(asked)]).argmax(dim=1).numpy()]
+    return said
+
+
+def agreement(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> float:
+    """How far what is said agrees with what was drawn, of the classes that were drawn.
+
+    Parameters
+    ----------
+    said, drawn : ndarray of int, shape (n,)
+        Classes of the same pixels; one at least.
+
+    Returns
+    -------
+    float
+        Mean recall of the classes, with 0 for chance and 1 for all: Youden's J for two classes (Youden 1950),
+        informedness for more (Powers 2011). The plain recall where one class was drawn.
+    """
+    classes = np.unique(drawn)
+    recall = float(np.mean([(said[drawn == one] == one).mean() for one in classes]))
+    count = len(classes)
+    return recall if count == 1 else (count * recall - 1) / (count - 1)

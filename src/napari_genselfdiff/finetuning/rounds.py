@@ -37,6 +37,7 @@ ENOUGH = 0.5
 """Share of the wanted steps without which a cross-validation says nothing."""
 FIFTH = "the fifth of your corrections that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
+CONTRADICTORY = "your strokes contradict one another: going on from the model in use"
 SHARES = (HALF, 0.25, 0.12)
 """Ways from the old weights to the new: half of it, and less while too much changes for what is known."""
 
@@ -111,7 +112,7 @@ def train_round(
     grown : bool
         The model in use was grown from ``begin`` by a part of these corrections. While they are few, a round
         starts there again: what too few strokes have taught is easier learned anew than unlearned. When they
-        are many, training goes on from the model in use.
+        are many, or contradict one another, training goes on from the model in use.
     anchor : dict of str to Tensor, optional
         U-Net weights that training is pulled to; those of ``segmenter`` by default.
     insisted : sequence of Doubt
@@ -157,6 +158,15 @@ def train_round(
         return
     if grown and cut.amount.pixels >= MANY:
         begin, grown = None, False
+    if fresh or grown:
+        told, contradictory = yield from taught(
+            cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel
+        )
+        if grown and contradictory:
+            yield Progress(0, 0, CONTRADICTORY)
+            begin, grown = None, False
+        else:
+            cut = told
     doubts: list[Doubt] = []
     if not (fresh or grown):
         read = [one for one in sources if one.name in cut.names]
@@ -166,8 +176,6 @@ def train_round(
         )
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
-    if fresh or grown:
-        cut = yield from taught(cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
     yield from train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume)
 

@@ -5,6 +5,10 @@ model in use, which is as young. The light classifier on the features that train
 because its weights are kept small. Its answer is mixed with that of the model in use and counts as that does:
 a little, where nothing was drawn, by how sure it is. What was drawn lies where a model was wrong and is
 one-sided, the more so the more there is; so the first gear counts less then (``docs/benchmarks/circle.md``).
+
+It knows, too, when strokes contradict one another, as those at the errors of ever better models do in the
+end: then it does not foresee strokes that it has not learned from. What they teach anew from the start is
+worse then than the model in use.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.events import CancelToken, Clock, Event, Progress
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.feature_tiles import KNOWN
-from napari_genselfdiff.finetuning.pixels import balanced_choice, fit_classes
+from napari_genselfdiff.finetuning.holdout import CELL
+from napari_genselfdiff.finetuning.pixels import agreement, balanced_choice, cross_fitted, fit_classes
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.segmentation.network import Segmenter
 
@@ -32,6 +37,11 @@ MOST_PIXELS = 1_000_000
 """Model pixels that it looks at, which takes a few seconds; of more, some places are left as they are."""
 TRUST = 2_000
 """Pixels: when so many were drawn, it counts as much as the model in use."""
+FORESEEN = 0.25
+"""Agreement of the first gear with strokes that it has not learned from (see `agreement`), below which they
+contradict one another."""
+CELLS = 10
+"""Cells with strokes without which nobody can tell."""
 
 
 def trust(pixels: int, *, fresh: bool) -> float:
@@ -49,7 +59,7 @@ def trust(pixels: int, *, fresh: bool) -> float:
 
 def taught(
     cut: Cut, start: Segmenter, *, compute: Compute, fresh: bool, cancel: CancelToken
-) -> Generator[Event, None, Cut]:
+) -> Generator[Event, None, tuple[Cut, bool]]:
     """Let the first gear say, too, what nobody drew.
 
     Parameters
@@ -69,29 +79,33 @@ def taught(
 
     Returns
     -------
-    Cut
+    cut : Cut
         As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
         short, or the network has to see whole tiles.
+    contradictory : bool
+        Whether what was drawn contradicts itself.
     """
     seen, trained = _some(cut.places), cut.trained
     drawn = {number: np.nonzero(trained[number]) for number in seen}
     labels = [cut.places[number].labels[drawn[number]].astype(np.int16) for number in seen]
     classes = np.concatenate([np.zeros(0, np.int16), *labels])
     if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
-        return cut
+        return cut, False
     levels = yield from _looked_at(cut, seen, start, compute, cancel)
     if levels is None:
-        return cut
+        return cut, False
     chosen, first = balanced_choice(classes), 0
-    features, known = list[Tensor](), list[NDArray[np.int16]]()
+    features, known, cells = list[Tensor](), list[NDArray[np.int16]](), list[NDArray[np.intp]]()
     for number, part in zip(seen, labels, strict=True):
         mine = chosen[(chosen >= first) & (chosen < first + len(part))]
-        rows, columns = (torch.from_numpy(axis[mine - first]) for axis in drawn[number])
-        features.append(levels[number].at(rows, columns))
+        at = np.stack([axis[mine - first] for axis in drawn[number]])
+        features.append(levels[number].at(*torch.from_numpy(at)))
         known.append(classes[mine])
+        cells.append(np.vstack([np.full(len(mine), number), at // CELL]))
         first += len(part)
-    numbers = np.concatenate(known)
-    classifier, present = fit_classes(torch.cat(features), numbers, np.ones(len(numbers), np.float32))
+    numbers, described = np.concatenate(known), torch.cat(features)
+    groups = np.unique(np.hstack(cells), axis=1, return_inverse=True)[1]
+    classifier, present = fit_classes(described, numbers, np.ones(len(numbers), np.float32))
     share = np.float32(trust(sum(int(mask.sum()) for mask in trained), fresh=fresh))
     places = list(cut.places)
     for number in seen:
@@ -103,7 +117,22 @@ def taught(
         # Of a class of which it has seen nothing, only the model in use can say that it is there.
         heard = fresh | np.isin(place.guess, present)
         places[number] = _mixed(place, said, np.where(heard, share, np.float32(0)))
-    return replace(cut, places=places)
+    return replace(cut, places=places), contradictory(described, numbers, groups)
+
+
+def contradictory(features: Tensor, classes: NDArray[np.int16], cells: NDArray[np.intp]) -> bool:
+    """Whether classifiers do not foresee what they have not learned from.
+
+    Parameters
+    ----------
+    features : Tensor of float32, shape (n, features)
+        Of drawn pixels.
+    classes, cells : ndarray of int, shape (n,)
+        What was drawn, and the cell, 0 to m - 1, in which it lies.
+    """
+    said = cross_fitted(features, classes, cells)
+    told = said >= 0
+    return len(np.unique(cells[told])) >= CELLS and agreement(said[told], classes[told]) < FORESEEN
 
 
 def _looked_at(
