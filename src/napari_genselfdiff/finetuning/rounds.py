@@ -37,7 +37,6 @@ ENOUGH = 0.5
 """Share of the wanted steps without which a cross-validation says nothing."""
 FIFTH = "the fifth of your corrections that it did not see"
 CROSSED = "your corrections, each half judged by a model that learned from the other"
-CONTRADICTORY = "your strokes contradict one another: going on from the model in use"
 SHARES = (HALF, 0.25, 0.12)
 """Ways from the old weights to the new: half of it, and less while too much changes for what is known."""
 
@@ -64,6 +63,8 @@ class RoundResult:
         Position in each source's journal that its examples belong to.
     doubts : list of Doubt
         Places that were left out, as everything else contradicts them.
+    contradictory : bool
+        Whether strokes contradict one another, so that a young model went on and did not begin again.
     """
 
     segmenter: Segmenter
@@ -76,6 +77,7 @@ class RoundResult:
     curve: list[tuple[int, float]] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     doubts: list[Doubt] = field(default_factory=list)
+    contradictory: bool = False
 
 
 def train_round(
@@ -158,15 +160,15 @@ def train_round(
         return
     if grown and cut.amount.pixels >= MANY:
         begin, grown = None, False
+    contradictory = False
     if fresh or grown:
         told, contradictory = yield from taught(
             cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel
         )
         if grown and contradictory:
-            yield Progress(0, 0, CONTRADICTORY)
             begin, grown = None, False
         else:
-            cut = told
+            cut, contradictory = told, False
     doubts: list[Doubt] = []
     if not (fresh or grown):
         read = [one for one in sources if one.name in cut.names]
@@ -177,7 +179,10 @@ def train_round(
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
-    yield from train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume)
+    for event in train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume):
+        if isinstance(event, Finished) and isinstance(event.result, RoundResult):
+            event = replace(event, result=replace(event.result, contradictory=contradictory))
+        yield event
 
 
 def train_cut(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished-"
 """Begins the name of the file of a fine-tune that was stopped; then comes the model that it began with."""
+CONTRADICTORY = (
+    "Your strokes contradict one another, as those do that are only where it is wrong: "
+    "show it views that are right, too (A)."
+)
 
 
 def segment_slide(
@@ -186,8 +190,10 @@ def _as_version(
         scores={"dice_before": verdict.before, "dice_after": verdict.after},
     )
     session.versions.keep(name, result.segmenter.eval())
-    more = " ".join([*left_out, *_doubted(session, result.doubts)])
-    message = f"{verdict.message}. {more}" if more else verdict.message
+    more = [*left_out, *_doubted(session, result.doubts)]
+    if result.contradictory and not verdict.accepted:
+        more.append(CONTRADICTORY)
+    message = ". ".join([verdict.message, " ".join(more)]) if more else verdict.message
     return Finished(Round(version, verdict.accepted, message, tuple(result.doubts)), message)
 
 
