@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.finetuning.conftest import CPU, SPEC, tissue
 
 from napari_genselfdiff.events import CancelToken, Event, Progress
-from napari_genselfdiff.finetuning import doubt
+from napari_genselfdiff.finetuning import doubt, looking
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.doubt import believed, drawn_whole
 from napari_genselfdiff.finetuning.preparation import Cut
@@ -243,7 +243,7 @@ def test_without_memory_or_when_cancelled_everything_is_believed(monkeypatch: py
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(doubt, "image_levels", full)
+    monkeypatch.setattr(looking, "image_levels", full)
     cut, doubts = outcome([*RIGHT, WRONG])
     assert not doubts
     assert len(cut.places) == 7

@@ -14,7 +14,7 @@ from tests.finetuning.conftest import CPU, SPEC, tissue
 
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.events import CancelToken, Event, Progress
-from napari_genselfdiff.finetuning import teacher
+from napari_genselfdiff.finetuning import looking, teacher
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.finetuning.teacher import contradictory, taught, trust
@@ -125,7 +125,7 @@ def test_otherwise_all_stays_as_it_is(why: str, monkeypatch: pytest.MonkeyPatch)
     elif why == "stopped":
         cancel.cancel()
     elif why == "no memory":
-        monkeypatch.setattr(teacher, "image_levels", _out_of_memory)
+        monkeypatch.setattr(looking, "image_levels", _out_of_memory)
     elif why == "too large":
         monkeypatch.setattr(teacher, "MOST_PIXELS", one.drawn.size - 1)
     elif why == "nothing":

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_genselfdiff.annotations.pyramid import hull
-from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
-from napari_genselfdiff.diffusion.folding import folded
-from napari_genselfdiff.diffusion.frozen import image_levels
-from napari_genselfdiff.events import CancelToken, Clock, Event, Progress
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.frozen import Levels
+from napari_genselfdiff.events import CancelToken, Event
 from napari_genselfdiff.finetuning.corrections import Place
-from napari_genselfdiff.finetuning.feature_tiles import KNOWN
 from napari_genselfdiff.finetuning.holdout import CELL
+from napari_genselfdiff.finetuning.looking import looked_at
 from napari_genselfdiff.finetuning.pixels import agreement, cross_fitted
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.geometry import Region
@@ -281,27 +280,21 @@ def _features(
     places: list[Place], windows: list[Window], segmenter: Segmenter, compute: Compute, cancel: CancelToken
 ) -> Generator[Event, None, list[torch.Tensor] | None]:
     """Features of some pixels of each window; None when memory is short or it was cancelled."""
-    device, clock, found = compute.apply(), Clock(), list[torch.Tensor]()
-    network = folded(segmenter.unet.eval(), segmenter.spec.timestep).to(device)
-    for done, window in enumerate(windows):
-        if cancel.cancelled:
-            return None
-        left = clock.left(done, len(windows))
-        yield Progress(done, len(windows), "comparing your corrections with one another", left)
-        box = window.seen
-        at = (torch.from_numpy(axis) for axis in (window.rows - box.y, window.columns - box.x))
-        try:
-            with torch.inference_mode(), compute.autocasting():
-                part = places[window.place].rgb[box.y : box.bottom, box.x : box.right]
-                levels = image_levels(network, part, segmenter.spec.timestep, known=KNOWN)
-                features = levels.at(*(axis.to(device) for axis in at)).cpu()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            release_memory(compute)
-            return None
-        found.append(features.clone())
-    return found
+
+    def of_pixels(number: int, levels: Levels) -> torch.Tensor:
+        window, device = windows[number], levels.maps[0].device
+        at = (window.rows - window.seen.y, window.columns - window.seen.x)
+        return levels.at(*(torch.from_numpy(axis).to(device) for axis in at)).cpu()
+
+    parts = [
+        places[window.place].rgb[box.y : box.bottom, box.x : box.right]
+        for window in windows
+        for box in [window.seen]
+    ]
+    message = "comparing your corrections with one another"
+    found = yield from looked_at(parts, segmenter, of_pixels, message, compute=compute, cancel=cancel)
+    # Out of inference mode a classifier can learn from them.
+    return None if found is None else [each.clone() for each in found]
 
 
 def _crossed(

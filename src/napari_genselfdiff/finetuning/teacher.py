@@ -21,14 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
-from napari_genselfdiff.diffusion.folding import folded
-from napari_genselfdiff.diffusion.frozen import Levels, image_levels
-from napari_genselfdiff.diffusion.unet import UNet
-from napari_genselfdiff.events import CancelToken, Clock, Event, Progress
+from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.frozen import Levels
+from napari_genselfdiff.events import CancelToken, Event
 from napari_genselfdiff.finetuning.corrections import Place
-from napari_genselfdiff.finetuning.feature_tiles import KNOWN
 from napari_genselfdiff.finetuning.holdout import CELL
+from napari_genselfdiff.finetuning.looking import looked_at
 from napari_genselfdiff.finetuning.pixels import agreement, balanced_choice, cross_fitted, fit_classes
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.segmentation.network import Segmenter
@@ -91,9 +89,13 @@ def taught(
     classes = np.concatenate([np.zeros(0, np.int16), *labels])
     if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
         return cut, False
-    levels = yield from _looked_at(cut, seen, start, compute, cancel)
-    if levels is None:
+    parts = [cut.places[number].rgb for number in seen]
+    found = yield from looked_at(
+        parts, start, _kept, "looking around your corrections", compute=compute, cancel=cancel
+    )
+    if found is None:
         return cut, False
+    levels = dict(zip(seen, found, strict=True))
     chosen, first = balanced_choice(classes), 0
     features, known, cells = list[Tensor](), list[NDArray[np.int16]](), list[NDArray[np.intp]]()
     for number, part in zip(seen, labels, strict=True):
@@ -135,26 +137,6 @@ def contradictory(features: Tensor, classes: NDArray[np.int16], cells: NDArray[n
     return len(np.unique(cells[told])) >= CELLS and agreement(said[told], classes[told]) < FORESEEN
 
 
-def _looked_at(
-    cut: Cut, seen: list[int], start: Segmenter, compute: Compute, cancel: CancelToken
-) -> Generator[Event, None, dict[int, Levels] | None]:
-    """Features of some places; None when memory is short or it was cancelled."""
-    network = folded(start.unet.eval(), start.spec.timestep)
-    clock, levels = Clock(), dict[int, Levels]()
-    for done, number in enumerate(seen):
-        if cancel.cancelled:
-            return None
-        yield Progress(done, len(seen), "looking around your corrections", clock.left(done, len(seen)))
-        try:
-            levels[number] = _levels(network, cut.places[number], start.spec.timestep, compute)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            release_memory(compute)
-            return None
-    return levels
-
-
 def _some(places: list[Place]) -> list[int]:
     """Places that are looked at, the same ones each time."""
     chosen, left = [], MOST_PIXELS
@@ -165,12 +147,8 @@ def _some(places: list[Place]) -> list[int]:
     return sorted(chosen)
 
 
-@torch.inference_mode()
-def _levels(network: UNet, place: Place, timestep: int, compute: Compute) -> Levels:
+def _kept(_number: int, levels: Levels) -> Levels:
     """Features of a place, in the computer's memory."""
-    device = compute.apply()
-    with compute.autocasting():
-        levels = image_levels(network.to(device), place.rgb, timestep, known=KNOWN)
     return Levels(tuple(level.cpu() for level in levels.maps), levels.strides)
 
 
