@@ -79,6 +79,7 @@ def two_processes(folder: Path, body: str) -> list[Any]:
         "import test_distributed as t\n"
         f"folder = Path({str(folder)!r})\n"
         f"{body}\n"
+        "told = {'told': told, 'threads': t.threads()}\n"
         "(folder / f'told-{os.environ[\"RANK\"]}.json').write_text(json.dumps(told))\n"
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -91,7 +92,15 @@ def two_processes(folder: Path, body: str) -> list[Any]:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    # Threads of the group that outlive it may abort the process when the interpreter ends.
+    assert not [name for one in told for name in one["threads"] if "gloo" in name]
+    return [one["told"] for one in told]
+
+
+def threads() -> list[str]:
+    """Names of the threads of this process, also of those that Python does not know; Linux has them."""
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import torch
 import torch.distributed as dist
@@ -119,10 +120,12 @@ def joined(compute: Compute) -> Iterator[tuple[Team, Compute]]:
             )
         compute = replace(compute, device=f"cuda:{local}")
         torch.cuda.set_device(local)
+    # DistributedDataParallel imports it, and its functions take the group of that moment for a default, and
+    # keep it for ever: threads that are alive when the interpreter ends may abort the process.
+    import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend)
     try:
         yield Team(dist.get_rank(), dist.get_world_size()), compute
-        dist.barrier()  # who leaves first takes its connections along
     finally:
         dist.destroy_process_group()
 
