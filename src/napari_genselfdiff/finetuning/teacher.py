@@ -96,18 +96,8 @@ def taught(
     if found is None:
         return cut, False
     levels = dict(zip(seen, found, strict=True))
-    chosen, first = balanced_choice(classes), 0
-    features, known, cells = list[Tensor](), list[NDArray[np.int16]](), list[NDArray[np.intp]]()
-    for number, part in zip(seen, labels, strict=True):
-        mine = chosen[(chosen >= first) & (chosen < first + len(part))]
-        at = np.stack([axis[mine - first] for axis in drawn[number]])
-        features.append(levels[number].at(*torch.from_numpy(at)))
-        known.append(classes[mine])
-        cells.append(np.vstack([np.full(len(mine), number), at // CELL]))
-        first += len(part)
-    numbers, described = np.concatenate(known), torch.cat(features)
-    groups = np.unique(np.hstack(cells), axis=1, return_inverse=True)[1]
-    classifier, present = fit_classes(described, numbers, np.ones(len(numbers), np.float32))
+    features, numbers, cells = _described(levels, drawn, labels)
+    classifier, present = fit_classes(features, numbers, np.ones(len(numbers), np.float32))
     share = np.float32(trust(sum(int(mask.sum()) for mask in trained), fresh=fresh))
     places = list(cut.places)
     for number in seen:
@@ -119,7 +109,25 @@ def taught(
         # Of a class of which it has seen nothing, only the model in use can say that it is there.
         heard = fresh | np.isin(place.guess, present)
         places[number] = _mixed(place, said, np.where(heard, share, np.float32(0)))
-    return replace(cut, places=places), contradictory(described, numbers, groups)
+    return replace(cut, places=places), contradictory(features, numbers, cells)
+
+
+def _described(
+    levels: dict[int, Levels], drawn: dict[int, tuple[NDArray[np.intp], ...]], labels: list[NDArray[np.int16]]
+) -> tuple[Tensor, NDArray[np.int16], NDArray[np.intp]]:
+    """Features, classes and cells of some of the drawn pixels of places, as many of each class."""
+    classes, first = np.concatenate(labels), 0
+    chosen = balanced_choice(classes)
+    features, known, cells = list[Tensor](), list[NDArray[np.int16]](), list[NDArray[np.intp]]()
+    for number, part in zip(levels, labels, strict=True):
+        mine = chosen[(chosen >= first) & (chosen < first + len(part))]
+        at = np.stack([axis[mine - first] for axis in drawn[number]])
+        features.append(levels[number].at(*torch.from_numpy(at)))
+        known.append(classes[mine])
+        cells.append(np.vstack([np.full(len(mine), number), at // CELL]))
+        first += len(part)
+    numbered = np.unique(np.hstack(cells), axis=1, return_inverse=True)[1].ravel()
+    return torch.cat(features), np.concatenate(known), numbered
 
 
 def contradictory(features: Tensor, classes: NDArray[np.int16], cells: NDArray[np.intp]) -> bool:
