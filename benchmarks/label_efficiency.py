@@ -7,7 +7,7 @@
 MoNuSeg by image; ``--draws`` random choices of N labelled images are taken from the training part, and every
 method is trained on the same ones for the same time. Scores are those of the held-out part at its own
 resolution, one an image. Rows that the JSON file holds already are not computed again, so a long table can be
-made in parts.
+made in parts. ``--folds N`` is a cross-validation of the whole set instead: each draw holds out another part.
 
 The methods differ in where they start and in nothing else, unless their name says so:
 
@@ -106,6 +106,17 @@ def tasks(data: Path) -> dict[str, Task]:
         ),
         "nuclei": Task("nuclei", 0.5, nuclei[MONUSEG_TEST:], nuclei[:MONUSEG_TEST]),
     }
+
+
+def crossed(task: Task, fold: int, folds: int) -> Task:
+    """One part of a cross-validation of the whole set; a patient's images are held out together."""
+    items = [*task.training, *task.test]
+    numbers = {group: index % folds for index, group in enumerate(sorted({str(i.group) for i in items}))}
+    held = [numbers[str(item.group)] == fold for item in items]
+    training, test = (
+        [i for i, out in zip(items, held, strict=True) if out is part] for part in (False, True)
+    )
+    return replace(task, training=training, test=test)
 
 
 def patient(item: DatasetItem) -> str:
@@ -303,6 +314,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["pretext", "scratch", "forest"])
     parser.add_argument("--labels", nargs="+", default=["1", "3", "8", "all"])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--folds", type=int, help="cross-validate the whole set, once each")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--steps", type=int, help="in place of --seconds, where other work shares the cores")
     parser.add_argument("--strokes", action="store_true", help="ten strokes, 5 %% of an image together")
@@ -330,15 +342,19 @@ def main() -> None:
     }
     limits = Limits(arguments.seconds, arguments.steps)
     known = tasks(arguments.data)
-    for task in (known[name] for name in arguments.sets):
-        test = examples(task, task.test)
-        for draw in range(arguments.draws):
+    for whole in (known[name] for name in arguments.sets):
+        for draw in range(arguments.folds or arguments.draws):
+            task = crossed(whole, draw, arguments.folds) if arguments.folds else whole
+            test = examples(task, task.test)
             for label in arguments.labels:
                 count = len(task.training) if label == "all" else int(label)
                 for method in arguments.methods:
                     key = {"set": task.name, "method": method, "labels": count, "strokes": arguments.strokes}
                     key |= {"draw": draw, **limits.to_row()}
-                    if any(key.items() <= row.items() for row in rows):
+                    if arguments.folds:
+                        key["folds"] = arguments.folds
+                    same = [row for row in rows if row.get("folds") == arguments.folds]
+                    if any(key.items() <= row.items() for row in same):
                         continue
                     row = one_row(
                         task,
@@ -350,7 +366,7 @@ def main() -> None:
                         pretexts,
                         arguments.strokes,
                     )
-                    rows.append(row)
+                    rows.append(row | key)
                     print(key | {k: round(v, 3) for k, v in means(row).items()}, flush=True)
                     if arguments.json:
                         arguments.json.write_text(json.dumps(rows) + "\n")
