@@ -165,10 +165,10 @@ def train_round(
         told, contradictory = yield from taught(
             cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel
         )
-        if grown and contradictory:
+        if contradictory:
             begin, grown = None, False
         else:
-            cut, contradictory = told, False
+            cut = told
     doubts: list[Doubt] = []
     if not (fresh or grown):
         read = [one for one in sources if one.name in cut.names]

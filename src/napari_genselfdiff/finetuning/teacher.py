@@ -81,7 +81,7 @@ def taught(
         As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
         short, or the network has to see whole tiles.
     contradictory : bool
-        Whether what was drawn contradicts itself.
+        Whether what was drawn contradicts itself; not asked without a model in use to go on from.
     """
     seen, trained = _some(cut.places), cut.trained
     drawn = {number: np.nonzero(trained[number]) for number in seen}
@@ -109,7 +109,7 @@ def taught(
         # Of a class of which it has seen nothing, only the model in use can say that it is there.
         heard = fresh | np.isin(place.guess, present)
         places[number] = _mixed(place, said, np.where(heard, share, np.float32(0)))
-    return replace(cut, places=places), contradictory(features, numbers, cells)
+    return replace(cut, places=places), not fresh and contradictory(features, numbers, cells)
 
 
 def _described(
