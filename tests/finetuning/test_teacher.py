@@ -171,12 +171,15 @@ def test_a_teacher_says_that_strokes_contradict_one_another() -> None:
     turned = [replace(one, labels=(1 - one.labels).astype(np.uint8)) for one in places[:2]]
 
     def verdict(some: list[Place]) -> bool:
-        work = taught(Cut(some, {}), START, compute=CPU, fresh=False, cancel=CancelToken())
+        cut = Cut(some, {})
+        work = taught(cut, START, compute=CPU, fresh=False, cancel=CancelToken())
         while True:
             try:
                 next(work)
             except StopIteration as ended:
-                return bool(ended.value[1])
+                told, contradictory = ended.value
+                assert (told is cut) == contradictory  # then the first gear has nothing to teach
+                return bool(contradictory)
 
     assert not verdict(places)
     assert verdict([*turned, *places[2:]])

@@ -113,7 +113,7 @@ def test_a_young_task_whose_strokes_contradict_one_another_goes_on_and_is_judged
     monkeypatch.setattr(teacher, "FORESEEN", 2.0)  # nobody agrees so far
     second = last(session.fine_tune(seconds=None, steps=1)).result
     assert not second.accepted  # by one step a model is not surely better
-    assert second.message.endswith("show it views that are right, too (A).")
+    assert second.message.endswith("mark views that are right, too (A).")
     assert "contradict" not in second.version.answer
     rate = second.version.settings["settings"]["learning_rate"]
     assert rate < agreeing.version.settings["settings"]["learning_rate"]

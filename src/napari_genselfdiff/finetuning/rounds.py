@@ -162,13 +162,11 @@ def train_round(
         begin, grown = None, False
     contradictory = False
     if fresh or grown:
-        told, contradictory = yield from taught(
+        cut, contradictory = yield from taught(
             cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel
         )
         if contradictory:
             begin, grown = None, False
-        else:
-            cut = told
     doubts: list[Doubt] = []
     if not (fresh or grown):
         read = [one for one in sources if one.name in cut.names]

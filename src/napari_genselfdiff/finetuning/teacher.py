@@ -79,7 +79,7 @@ def taught(
     -------
     cut : Cut
         As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
-        short, or the network has to see whole tiles.
+        short, the network has to see whole tiles, or what was drawn contradicts itself.
     contradictory : bool
         Whether what was drawn contradicts itself; not asked without a model in use to go on from.
     """
@@ -97,6 +97,8 @@ def taught(
         return cut, False
     levels = dict(zip(seen, found, strict=True))
     features, numbers, cells = _described(levels, drawn, labels)
+    if not fresh and contradictory(features, numbers, cells):
+        return cut, True
     classifier, present = fit_classes(features, numbers, np.ones(len(numbers), np.float32))
     share = np.float32(trust(sum(int(mask.sum()) for mask in trained), fresh=fresh))
     places = list(cut.places)
@@ -109,7 +111,7 @@ def taught(
         # Of a class of which it has seen nothing, only the model in use can say that it is there.
         heard = fresh | np.isin(place.guess, present)
         places[number] = _mixed(place, said, np.where(heard, share, np.float32(0)))
-    return replace(cut, places=places), not fresh and contradictory(features, numbers, cells)
+    return replace(cut, places=places), False
 
 
 def _described(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 UNFINISHED = "unfinished-"
 """Begins the name of the file of a fine-tune that was stopped; then comes the model that it began with."""
 CONTRADICTORY = (
-    "Your strokes contradict one another, as those do that are only where it is wrong: "
-    "show it views that are right, too (A)."
+    "Your strokes contradict one another, as strokes do that are only where the model is wrong: "
+    "mark views that are right, too (A)."
 )
 
 
