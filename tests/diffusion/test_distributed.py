@@ -98,6 +98,31 @@ def two_processes(folder: Path, body: str) -> list[Any]:
     return [one["told"] for one in told]
 
 
+def test_a_shared_step_may_be_the_last_that_holds_its_group(tmp_path: Path) -> None:
+    """The group's thread waits for the interpreter just when the group is freed; that was a deadlock."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time, torch, torch.distributed as dist\n"
+        "from napari_genselfdiff.diffusion.distributed import Step, Team, shared\n"
+        "import torch.distributed.nn.functional\n"
+        "dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)\n"
+        "loss = lambda network, x0, generator: network(x0).mean()\n"
+        "module = shared(Step(torch.nn.Linear(2, 2), loss), Team(0, 2), torch.device('cpu'))\n"
+        "group = module.process_group\n"
+        "dist.destroy_process_group()\n"
+        "sys.setswitchinterval(1000)  # seconds: from here on the interpreter is let go of by nobody\n"
+        "for _ in range(32): group.allreduce([torch.zeros(1)])\n"
+        "del group\n"
+        "until = time.perf_counter() + 0.2\n"
+        "while time.perf_counter() < until: pass\n"
+        "del module\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def threads() -> list[str]:
     """Names of the threads of this process, also of those that Python does not know; Linux has them."""
     return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]

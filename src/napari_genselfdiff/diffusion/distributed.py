@@ -153,7 +153,12 @@ def shared(step: Step, team: Team, device: torch.device) -> nn.Module:
     if team.size == 1:
         return step
     _synchronise(step, torch.nn.SyncBatchNorm if device.type == "cuda" else _SharedBatchNorm)
-    return nn.parallel.DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None)
+    module = nn.parallel.DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None)
+    # Its reducer, in C++, holds the group, and frees it with the interpreter locked: that waits for the
+    # group's threads, of which one may wait for the interpreter to free a tensor. Python unlocks before it
+    # frees a group. Attributes go in the order in which they came: with this one Python is the last.
+    vars(module)["group_to_free_last"] = module.process_group
+    return module
 
 
 def _synchronise(module: nn.Module, kind: type[nn.SyncBatchNorm] | type[_SharedBatchNorm]) -> None:
