@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from skimage.measure import label
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.exchange import outlines, runs, tables
 from napari_genselfdiff.exchange.labels import convert, read_labels, write_labels
 
 NAMES = ("background", "tumour", "stroma")
@@ -331,3 +334,81 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     assert not read_labels(tmp_path / "labels.zarr")[0].any()
     with pytest.raises(UserError, match="not a name"):
         write_labels(tmp_path / "other.zarr", class_map(), name="../escape")
+
+
+def test_a_small_part_of_a_large_slide_is_drawn_where_it_lies(tmp_path: Path) -> None:
+    ring = [[70000, 50000], [70010, 50000], [70010, 50005], [70000, 50005], [70000, 50000]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    path = tmp_path / "slide.geojson"
+    path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}), "utf-8-sig")
+    labels, info = read_labels(path)
+    assert (labels.shape, info["offset"], labels.all()) == ((5, 10), (50000, 70000), True)
+
+
+def test_derived_classes_of_qupath_stay_apart(tmp_path: Path) -> None:
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[x, 0], [x + 2, 0], [x + 2, 2], [x, 2], [x, 0]]],
+            },
+            "properties": {"classification": {"names": ["Tumour", name]}},
+        }
+        for x, name in ((0, "Positive"), (4, "Negative"))
+    ]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(features))
+    labels, info = read_labels(path)
+    assert info["class_names"] == ("background", "Tumour: Negative", "Tumour: Positive")
+    assert (labels[0, 0], labels[0, 4]) == (2, 1)
+
+
+def test_geojson_without_polygons_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(UserError, match="no polygons"):
+        convert(path, tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+def test_labels_that_are_cut_off_are_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut{suffix}"
+    write_labels(path, np.random.default_rng(0).integers(0, 200, (700, 700)).astype(np.uint8))
+    files = [path] if path.is_file() else [file for file in path.rglob("c/0/0") if file.is_file()]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=rf"could not be read.*cut\{suffix}"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".csv"])
+@pytest.mark.parametrize("instances", [True, False])
+def test_a_map_in_a_file_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, *, instances: bool
+) -> None:
+    """Of a whole slide it would not fit into memory; in bands the same is written."""
+    labels = np.kron(np.random.default_rng(0).integers(0, 3, (40, 40)), np.ones((5, 5))).astype(np.uint8)
+    ids = label(labels, background=0, connectivity=1).astype(np.int32)
+    given = {"instances": ids} if instances else {}
+    write_labels(tmp_path / f"whole{suffix}", labels, **given)
+    monkeypatch.setattr(runs, "BAND_PIXELS", 3 * 200)
+    monkeypatch.setattr(outlines, "AT_ONCE", 50)
+    monkeypatch.setattr(tables, "BAND_PIXELS", 700)
+    monkeypatch.setattr(tables, "LARGEST_ID", 2)
+    write_labels(tmp_path / f"bands{suffix}", labels, **given)
+    assert (tmp_path / f"bands{suffix}").read_text() == (tmp_path / f"whole{suffix}").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".csv"])
+def test_memory_does_not_grow_with_the_area(tmp_path: Path, suffix: str) -> None:
+    ids = np.zeros((4000, 4000), np.int32)
+    for number in range(100):
+        ids[40 * number : 40 * number + 20, 30 * number : 30 * number + 20] = number + 1
+    classes = np.ones(ids.shape, np.uint8)
+    write_labels(tmp_path / f"a{suffix}", classes[:9, :9], instances=ids[:9, :9])  # what it imports
+    tracemalloc.start()
+    write_labels(tmp_path / f"a{suffix}", classes, instances=ids)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * ids.size, peak  # bytes: less than a single copy

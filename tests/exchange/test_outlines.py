@@ -27,13 +27,13 @@ def test_a_square_with_a_hole() -> None:
 
 
 def test_pixels_that_touch_at_a_corner_are_two_parts() -> None:
-    assert len(trace_outlines(np.eye(3, dtype=np.uint8))) == 3
+    assert len(list(trace_outlines(np.eye(3, dtype=np.uint8)))) == 3
 
 
 @given(MAPS)
 @settings(max_examples=200, deadline=None)
 def test_outlines_are_valid_polygons_of_the_right_area(labels: np.ndarray) -> None:
-    outlines = trace_outlines(labels)
+    outlines = list(trace_outlines(labels))
     polygons = [shapely.Polygon(outline.rings[0], outline.rings[1:]) for outline in outlines]
     assert all(polygon.is_valid for polygon in polygons)
     for value in range(1, 4):

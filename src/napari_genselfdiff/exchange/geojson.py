@@ -6,7 +6,8 @@ Coordinates are level-0 pixels ``(x, y)``, as QuPath has them; outlines follow p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.exchange.labelmap import HEADER_KEY, IGNORED, LabelMap, color_of, parse_info
 from napari_genselfdiff.exchange.outlines import fill_rings, trace_outlines
-from napari_genselfdiff.files import write_text
+from napari_genselfdiff.files import atomic_path
 
 IGNORED_NAME = "Ignore*"
 """QuPath's own class for what shall not count."""
@@ -29,21 +30,26 @@ Ring = NDArray[np.float64]
 
 def write_geojson(path: Path, label_map: LabelMap) -> None:
     """Write one feature for each object: an instance, or a connected part of a class."""
-    rings_of: dict[int, list[Any]] = {}
-    features = []
-    for outline in trace_outlines(label_map.labels):
-        polygon = [[_level0(point, label_map) for point in ring] for ring in outline.rings]
-        if label_map.instances:
-            rings_of.setdefault(outline.value, []).append(polygon)
-        else:
-            features.append(_feature([polygon], outline.value, label_map))
-    features += [_feature(polygons, value, label_map) for value, polygons in rings_of.items()]
-    collection = {
-        "type": "FeatureCollection",
-        "features": features,
-        HEADER_KEY: {**label_map.info, "object_classes": {}, "size": label_map.labels.shape},
-    }
-    write_text(path, json.dumps(collection, separators=(",", ":")))
+    header = {**label_map.info, "object_classes": {}, "size": label_map.labels.shape}
+    # one by one: all of a slide's together may be more than memory holds
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"type":"FeatureCollection","features":[')
+        for number, feature in enumerate(_features(label_map)):
+            file.write("," if number else "")
+            file.write(json.dumps(feature, separators=(",", ":")))
+        file.write(f'],"{HEADER_KEY}":{json.dumps(header, separators=(",", ":"))}}}')
+
+
+def _features(label_map: LabelMap) -> Iterator[dict[str, Any]]:
+    outlines = enumerate(trace_outlines(label_map.labels, together=label_map.instances))
+    # the parts of an object are one feature; each part of a class is one
+    same = groupby(outlines, key=lambda each: each[1].value if label_map.instances else each[0])
+    for _, parts in same:
+        objects = [outline for _, outline in parts]
+        polygons = [
+            [[_level0(point, label_map) for point in ring] for ring in outline.rings] for outline in objects
+        ]
+        yield _feature(polygons, objects[0].value, label_map)
 
 
 def read_geojson(
@@ -75,7 +81,7 @@ def read_geojson(
     info = parse_info(header)
     try:
         shapes = [
-            (rings, feature.get("properties") or {})
+            (rings, dict(feature.get("properties") or {}))
             for feature in collection["features"]
             if (rings := list(_rings(feature.get("geometry") or {})))
         ]
@@ -86,13 +92,23 @@ def read_geojson(
     (oy, ox), downsample = (info["offset"], info["downsample"]) if info else ((0, 0), 1.0)
     shapes = [([(ring - (ox, oy)) / downsample for ring in rings], props) for rings, props in shapes]
     shapes.sort(key=lambda shape: -abs(sum(_area(ring) for ring in shape[0])))
+    everything = [ring for rings, _ in shapes for ring in rings]
+    if not everything and info is None and size is None:
+        raise UserError("the file holds no polygons", path, "draw some in QuPath, and export it again")
     if size is None:
-        size = _size(header, [ring for rings, _ in shapes for ring in rings])
+        size = _size(header, everything)
+        if size[0] * size[1] > MAX_PIXELS and info is None:
+            # QuPath's places are the slide's, even where a small part of it was annotated
+            ox, oy = (
+                int(side) for side in np.floor(np.min([ring.min(axis=0) for ring in everything], axis=0))
+            )
+            shapes = [([ring - (ox, oy) for ring in rings], props) for rings, props in shapes]
+            size = (size[0] - oy, size[1] - ox)
     if size[0] * size[1] > MAX_PIXELS:
         raise UserError(
             f"a map of {size[1]} x {size[0]} pixels is too large to draw",
             path,
-            "export a region of the slide",
+            "select fewer objects in QuPath, which lie nearer to one another, and export these",
         )
 
     given = class_names or (info["class_names"] if info else ())
@@ -100,12 +116,11 @@ def read_geojson(
     names = list(given) or ["background", *sorted(n for n in found if _plain_number(n) is None)]
     values: list[int] = []
     object_classes: dict[int, int] = {}
-    taken = {number for _, p in shapes if (number := _number(p))}
+    highest = max((number for _, p in shapes if (number := _number(p))), default=0)
     for _, properties in shapes:
         index = _class_index(_name(properties), names)
         if instances:
-            value = _number(properties) or max(taken, default=0) + 1
-            taken.add(value)
+            value = _number(properties) or (highest := highest + 1)
             if index != 1:
                 object_classes[value] = index
         else:
@@ -154,7 +169,7 @@ def _level0(point: tuple[int, int], label_map: LabelMap) -> tuple[float, float]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError("there is no such file", path, "check the path") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -177,6 +192,8 @@ def _rings(geometry: dict[str, Any]) -> Iterable[Ring]:
     for polygon in [polygons] if kind == "Polygon" else polygons:
         for points in polygon:
             ring = np.asarray(points, np.float64)[:, :2]
+            if not np.isfinite(ring).all():
+                raise ValueError("a coordinate that is not a number")
             yield ring if (ring[0] == ring[-1]).all() else np.vstack([ring, ring[:1]])
 
 
@@ -187,7 +204,11 @@ def _area(ring: Ring) -> float:
 
 def _size(header: Any, rings: list[Ring]) -> tuple[int, int]:
     size = header.get("size") if isinstance(header, dict) else None
-    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+    if (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(isinstance(side, int) and side >= 0 for side in size)
+    ):
         return size[0], size[1]
     if not rings:
         return 0, 0
@@ -197,8 +218,11 @@ def _size(header: Any, rings: list[Ring]) -> tuple[int, int]:
 
 def _name(properties: dict[str, Any]) -> str:
     classification = properties.get("classification")
-    name = classification.get("name") if isinstance(classification, dict) else classification
-    return str(name) if name else UNCLASSIFIED
+    if isinstance(classification, dict):
+        names = classification.get("names")  # of a derived class, since QuPath 0.4
+        joined = ": ".join(map(str, names)) if isinstance(names, list) else None
+        classification = classification.get("name") or joined
+    return str(classification) if classification else UNCLASSIFIED
 
 
 def _class_index(name: str, names: list[str]) -> int:

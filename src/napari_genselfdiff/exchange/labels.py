@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,11 @@ def write_labels(
     """
     path = Path(path)
     _suffix(path, WRITABLE)
-    labels = np.asarray(labels)
+    labels = np.asanyarray(labels)
     labels = labels.astype(np.uint8) if labels.dtype == bool else labels
     object_classes: dict[int, int] = {}
     if instances is not None:
-        instances = np.asarray(instances)
+        instances = np.asanyarray(instances)
         if instances.shape != labels.shape:
             raise ValueError(f"instances {instances.shape} and labels {labels.shape} differ in size")
         object_classes = {i: c for i, c in _majority(instances, labels).items() if c != 1}
@@ -190,7 +191,13 @@ def _suffix(path: Path, known: tuple[str, ...]) -> str:
 
 def _majority(instances: NDArray[Any], labels: NDArray[Any]) -> dict[int, int]:
     """Find the foreground class that most pixels of each object have."""
-    inside = (instances > 0) & (labels > 0) & (labels < 255)
-    pairs, counts = np.unique(instances[inside].astype(np.int64) * 256 + labels[inside], return_counts=True)
-    order = np.argsort(counts, kind="stable")
-    return {int(pair) // 256: int(pair) % 256 for pair in pairs[order]}
+    from napari_genselfdiff.exchange.runs import bands
+
+    total: Counter[int] = Counter()
+    for top, ids in bands(instances):
+        classes = np.asarray(labels[top : top + len(ids)])
+        inside = (ids > 0) & (classes > 0) & (classes < 255)
+        pairs, counts = np.unique(ids[inside].astype(np.int64) * 256 + classes[inside], return_counts=True)
+        total.update(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
+    # of an object's classes the last one stays: the one of the most pixels, of equals the higher
+    return {pair // 256: pair % 256 for pair in sorted(total, key=lambda pair: (total[pair], pair))}

@@ -6,12 +6,19 @@ Coordinates are ``(x, y)``; the pixel in row ``r`` and column ``c`` is the squar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_genselfdiff.exchange.runs import bands, by_first, runs_of
+
+AHEAD = ((0, 1), (1, 0), (0, -1), (-1, 0))
+"""East, south, west, north, as ``(y, x)``."""
+AT_ONCE = 500_000
+"""Edges that are walked along together, as Python's numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +38,42 @@ class Outline:
     rings: list[list[tuple[int, int]]]
 
 
-def trace_outlines(labels: NDArray[Any]) -> list[Outline]:
+def trace_outlines(labels: NDArray[Any], *, together: bool = False) -> Iterator[Outline]:
     """Outline every 4-connected part of every label but 0.
 
     Parameters
     ----------
     labels : ndarray of int, shape (height, width)
+        May lie in a file: beyond bands of its rows, memory grows with the outlines alone.
+    together : bool
+        Whether parts of one label follow one another.
 
-    Returns
-    -------
-    list of Outline
-        In the raster order of the parts' first pixels. Each is a valid polygon: where two of its pixels
-        touch at a corner only, the rings touch there and do not cross.
+    Yields
+    ------
+    Outline
+        In the raster order of the parts' (or labels') first pixels. Each is a valid polygon: where two of
+        its pixels touch at a corner only, the rings touch there and do not cross.
     """
-    from skimage.measure import label
-
-    labels = np.asarray(labels)
-    parts = np.pad(label(labels, background=0, connectivity=1), 1)
-    width = parts.shape[1]
-    flat = parts.ravel()
+    labels = np.asanyarray(labels)
+    width = labels.shape[1]
+    runs = runs_of(labels)
     # An edge is a pixel and a direction in which the pixel lies to the left: its top side is walked
     # east, its right side south, its bottom side west, its left side north.
-    ahead = (1, width, -1, -width)
-    outside = (-width, 1, width, -1)
-    inside = np.flatnonzero(flat)
-    edges = [inside[flat[inside + outside[d]] != flat[inside]] for d in range(4)]
+    top, bottom = _level_edges(labels)
+    edges = (top, runs.last, bottom, runs.first)
     starts = np.cumsum([0, *(len(pixels) for pixels in edges)])
+    pixel = np.concatenate(edges)
+    direction = np.repeat(np.arange(4), np.diff(starts))
+    part = runs.part_at(pixel)
     following = np.empty(starts[-1], np.int64)
     for d, pixels in enumerate(edges):
-        straight, across = pixels + ahead[d], pixels + ahead[d] + outside[d]
-        goes_straight = flat[straight] == flat[pixels]
-        turns_out = flat[across] == flat[pixels]  # first, so that rings of one part never cross at a corner
+        mine = part[starts[d] : starts[d + 1]]
+        straight = _neighbours(labels, pixels, AHEAD[d])
+        goes_straight = straight >= 0
+        across = _neighbours(labels, pixels, tuple(np.add(AHEAD[d], AHEAD[(d - 1) % 4])))
+        # first, so that rings of one part never cross at a corner
+        turns_out = across >= 0
+        turns_out[turns_out] = runs.part_at(across[turns_out]) == mine[turns_out]
         turn = np.where(turns_out, (d - 1) % 4, np.where(goes_straight, d, (d + 1) % 4))
         onto = np.where(turns_out, across, np.where(goes_straight, straight, pixels))
         for to in range(4):
@@ -69,20 +81,49 @@ def trace_outlines(labels: NDArray[Any]) -> list[Outline]:
             following[starts[d] : starts[d + 1]][chosen] = starts[to] + np.searchsorted(
                 edges[to], onto[chosen]
             )
-    direction = np.repeat(np.arange(4), np.diff(starts))
-    pixel = np.concatenate(edges)
-    y = (pixel // width - 1 + (direction >= 2)).tolist()
-    x = (pixel % width - 1 + ((direction == 1) | (direction == 2))).tolist()
     is_corner = np.empty(len(pixel), bool)
     is_corner[following] = direction[following] != direction
+    group = part
+    if together:
+        value_of_part = np.empty(int(runs.part.max(initial=-1)) + 1, runs.value.dtype)
+        value_of_part[runs.part] = runs.value
+        group = by_first(value_of_part)[part]
+    order = np.argsort(group, kind="stable")
+    ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1  # of the groups
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    begin = 0
+    while begin < len(order):
+        # whole groups, as many edges as Python may hold as numbers
+        end = int(ends[min(int(np.searchsorted(ends, begin + AT_ONCE)), len(ends) - 1)])
+        batch = order[begin:end]
+        side, at = direction[batch], pixel[batch]
+        y = (at // width + (side >= 2)).tolist()
+        x = (at % width + ((side == 1) | (side == 2))).tolist()
+        first = np.flatnonzero(side == 0)
+        value = runs.value[np.searchsorted(runs.first, at[first], side="right") - 1]
+        yield from _rings(
+            x,
+            y,
+            (place[following[batch]] - begin).tolist(),
+            is_corner[batch].tolist(),
+            zip(first.tolist(), part[batch][first].tolist(), value.tolist(), strict=True),
+        )
+        begin = end
 
-    follow, corner = following.tolist(), is_corner.tolist()
-    part_of = flat[edges[0]].tolist()
-    value_of = np.pad(labels, 1).ravel()[edges[0]].tolist()
-    visited = bytearray(len(pixel))
+
+def _rings(
+    x: list[int],
+    y: list[int],
+    follow: list[int],
+    corner: list[bool],
+    tops: Iterable[tuple[int, int, int]],
+) -> Iterable[Outline]:
+    """Walk along edges; ``tops`` are the top sides: their number, their part, and its label."""
+    visited = bytearray(len(follow))
     outlines: dict[int, Outline] = {}
     # Every ring has a top side, and a part's first top side is on its outside.
-    for first in range(len(edges[0])):
+    for first, part, value in tops:
         if visited[first]:
             continue
         ring, edge = [], first
@@ -92,8 +133,32 @@ def trace_outlines(labels: NDArray[Any]) -> list[Outline]:
                 ring.append((x[edge], y[edge]))
             edge = follow[edge]
         ring.append(ring[0])
-        outlines.setdefault(part_of[first], Outline(value_of[first], [])).rings.append(ring)
-    return list(outlines.values())
+        outlines.setdefault(part, Outline(value, [])).rings.append(ring)
+    return outlines.values()
+
+
+def _level_edges(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the pixels whose upper sides are edges, and of those whose lower sides are."""
+    width = labels.shape[1]
+    upper, lower = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for top, band in bands(labels):
+        labelled = band != 0
+        above = np.concatenate([labels[top - 1 : top] if top else np.zeros_like(band[:1]), band[:-1]])
+        below = np.asarray(labels[top + len(band) : top + len(band) + 1])
+        below = np.concatenate([band[1:], below if len(below) else np.zeros_like(band[:1])])
+        upper.append(np.flatnonzero(labelled & (band != above)) + top * width)
+        lower.append(np.flatnonzero(labelled & (band != below)) + top * width)
+    return np.concatenate(upper), np.concatenate(lower)
+
+
+def _neighbours(labels: NDArray[Any], pixels: NDArray[np.int64], step: tuple[int, int]) -> NDArray[np.int64]:
+    """Numbers of the pixels a step away that have the same label; -1 where there is none."""
+    height, width = labels.shape
+    y, x = pixels // width, pixels % width
+    there_y, there_x = y + step[0], x + step[1]
+    found = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
+    found[found] = labels[there_y[found], there_x[found]] == labels[y[found], x[found]]
+    return np.where(found, there_y * width + there_x, -1)
 
 
 def fill_rings(target: NDArray[Any], rings: Iterable[NDArray[np.float64]], value: int) -> None:

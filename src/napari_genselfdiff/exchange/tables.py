@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_genselfdiff.exchange.labelmap import IGNORED, LabelMap
+from napari_genselfdiff.exchange.runs import BAND_PIXELS, bands, by_first, runs_of
 from napari_genselfdiff.files import atomic_path
+
+LARGEST_ID = 2**24
+"""Measuring takes memory for every number up to the highest."""
 
 
 def object_table(label_map: LabelMap) -> dict[str, list[Any]]:
@@ -27,21 +32,16 @@ def object_table(label_map: LabelMap) -> dict[str, list[Any]]:
         and ``perimeter_px`` are those of the label map; centroids are level-0 pixels, whose centres are
         whole numbers. Objects are in the order of their ids.
     """
-    from skimage.measure import label, regionprops_table
+    from skimage.measure import regionprops_table
 
-    labels = label_map.labels
-    if label_map.instances:
-        ids = labels.astype(np.int64)
-    else:
-        ids = label(np.where(labels == IGNORED, 0, labels), background=0, connectivity=1)
+    numbers, values = _objects(label_map)
     properties = ("label", "area", "perimeter", "centroid", "eccentricity", "solidity")
-    measured = regionprops_table(ids, properties=properties)
-    numbers = measured["label"].tolist()
-    present, first = np.unique(ids, return_index=True)
-    value_at = dict(zip(present.tolist(), labels.ravel()[first].tolist(), strict=True))
+    measured = regionprops_table(numbers, properties=properties)
+    found = measured["label"]
+    of = found if values is None else values[found - 1]  # the label of each
     table: dict[str, list[Any]] = {
-        "id": numbers,
-        "class": [label_map.name_of(label_map.class_of(value_at[number])) for number in numbers],
+        "id": (of if label_map.instances else found).tolist(),
+        "class": [label_map.name_of(label_map.class_of(value)) for value in of.tolist()],
         "area_px": measured["area"].astype(int).tolist(),
     }
     if label_map.mpp is None:
@@ -56,6 +56,40 @@ def object_table(label_map: LabelMap) -> dict[str, list[Any]]:
     table["eccentricity"] = measured["eccentricity"].tolist()
     table["solidity"] = measured["solidity"].tolist()
     return table
+
+
+def _objects(label_map: LabelMap) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Number of the object of each pixel, without gaps where ids are large, and the label of each object.
+
+    A map of ids is not copied, and of another map the numbers alone are made: it may be as large as a slide.
+    """
+    labels = label_map.labels
+    if label_map.instances:
+        highest = max((int(band.max()) for _, band in bands(labels) if band.size), default=0)
+        if highest <= LARGEST_ID:
+            return labels, None
+        values = np.unique(np.concatenate([np.unique(band) for _, band in bands(labels)]))
+        values = values[values > 0]
+        numbers = np.zeros(labels.shape, np.int32)
+        for top, band in bands(labels):
+            numbers[top : top + len(band)] = np.where(band > 0, np.searchsorted(values, band) + 1, 0)
+        return numbers, values
+    runs = runs_of(labels)
+    counted = runs.value != IGNORED
+    part = by_first(runs.part[counted])
+    values = np.empty(int(part.max(initial=-1)) + 1, np.int64)
+    values[part] = runs.value[counted]
+    numbers = np.zeros(labels.shape, np.int32)
+    first, last, flat = runs.first[counted], runs.last[counted], numbers.ravel()
+    for begin in range(0, flat.size, BAND_PIXELS):
+        low, high = np.searchsorted(last, begin), np.searchsorted(first, begin + BAND_PIXELS)
+        band = flat[begin : begin + BAND_PIXELS]
+        # a number comes with the first pixel of a run and goes behind its last
+        change = np.zeros(len(band) + 1, np.int64)
+        np.add.at(change, np.maximum(first[low:high] - begin, 0), part[low:high] + 1)
+        np.subtract.at(change, np.minimum(last[low:high] + 1 - begin, len(band)), part[low:high] + 1)
+        band[:] = np.cumsum(change[:-1])
+    return numbers, values
 
 
 def write_table(path: Path, label_map: LabelMap) -> None:
