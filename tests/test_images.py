@@ -32,3 +32,20 @@ def test_what_is_no_image_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"damaged")
     with pytest.raises(UserError, match="could not be read"):
         read_rgb(tmp_path / "a.png")
+
+
+def test_what_is_read_is_what_the_viewer_shows(tmp_path: Path) -> None:
+    clear = np.zeros((4, 5, 4), np.uint8)
+    clear[..., :3] = 100
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert (read_rgb(tmp_path / "clear.png") == 255).all()  # glass
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(np.full((4, 5), 3000, np.uint16)).save(tmp_path / name)
+        with pytest.raises(UserError, match="more than 8 bits"):
+            read_rgb(tmp_path / name)
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png"):
+        Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / name)
+    assert find_images([tmp_path]) == [tmp_path / "a.png"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.slides.colours import as_rgb
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -28,7 +29,9 @@ def find_images(folders: Sequence[str | Path]) -> list[Path]:
         if folder.is_file():
             found.append(folder)
         elif folder.is_dir():
-            found += sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            found += sorted(
+                p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
+            )
         else:
             raise UserError("there is no such folder", folder, "check the path")
     if not found:
@@ -47,9 +50,27 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     Raises
     ------
     UserError
-        If the file is missing, damaged or not an image.
+        If the file is missing, damaged, not an image, or has more than 8 bits a colour.
     """
-    return np.asarray(open_image(path).convert("RGB"))
+    return rgb_of(open_image(path), path)
+
+
+def rgb_of(image: Image.Image, path: str | Path) -> NDArray[np.uint8]:
+    """Pixels of an image as RGB; what is transparent is white, as glass is.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+
+    Raises
+    ------
+    UserError
+        If it has more than 8 bits a colour, of which Pillow would keep the lowest or the highest alone.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise UserError("the image has more than 8 bits a colour", path, "save it as an 8-bit RGB image")
+    transparent = "A" in image.mode or "transparency" in image.info
+    return as_rgb(np.array(image.convert("RGBA" if transparent else "RGB")))
 
 
 def open_image(path: str | Path) -> Image.Image:

@@ -53,7 +53,14 @@ class Format:
 
 def by_openslide(path: Where, level: int) -> np.ndarray:
     slide = openslide.OpenSlide(path)
-    region = slide.read_region((0, 0), level, slide.level_dimensions[level])
+    place, size = (0, 0), slide.level_dimensions[level]
+    if "openslide.bounds-x" in slide.properties:
+        left, top, width, height = (
+            int(slide.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+        )
+        factor = round(slide.level_downsamples[level])
+        place, size = (left, top), (width // factor, height // factor)
+    region = slide.read_region(place, level, size)
     glass = Image.new("RGBA", region.size, "white")
     glass.alpha_composite(region)
     return np.asarray(glass.convert("RGB"))

@@ -100,6 +100,16 @@ def test_jpeg2000_pixels_are_exact_on_both_levels(data_dir: Path) -> None:
         assert np.array_equal(slide.read(700, 900, 400, 400, level=level), window)
 
 
+def test_the_slide_is_what_was_scanned_and_not_all_of_the_glass(tmp_path: Path, picture: np.ndarray) -> None:
+    path = makers.write_scn(tmp_path / "a.scn", picture[:600, :700], place=(61, 100))
+    assert openslide.OpenSlide(path).dimensions == (900, 722)
+    slide = open_slide(path)
+    # as QuPath has it: a place here is the same place there
+    assert [level.shape[:2] for level in slide.levels] == [(600, 700), (150, 175)]
+    difference = np.abs(slide.read(200, 300, 128, 128).astype(int) - picture[200:328, 300:428])
+    assert difference.mean() < 3  # what JPEG changes
+
+
 def test_label_and_macro_images_are_nowhere(cmu_slide: Path) -> None:
     names = openslide.OpenSlide(cmu_slide).associated_images
     assert {"label", "macro"} <= set(names)
@@ -186,8 +196,27 @@ def test_imagej_keeps_the_unit_elsewhere(tmp_path: Path, picture: np.ndarray) ->
     # ImageJ's RGB is that of its hyperstacks
     tifffile.imwrite(path, picture[:64, :64], imagej=True, resolution=(4, 4), metadata={"unit": "micron"})
     assert open_slide(path).mpp == pytest.approx(0.25)
+    micrometre = {"unit": r"\u00B5m"}  # as Fiji writes it
+    tifffile.imwrite(path, picture[:64, :64], imagej=True, resolution=(4, 4), metadata=micrometre)
+    assert open_slide(path).mpp == pytest.approx(0.25)
     tifffile.imwrite(path, picture[:64, :64], imagej=True, resolution=(4, 4))
     assert open_slide(path).mpp is None
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
+def test_colours_of_other_spaces_are_converted(tmp_path: Path, picture: np.ndarray, mode: str) -> None:
+    from PIL import ImageCms
+
+    rgb = Image.fromarray(picture[:64, :64])
+    if mode == "LAB":
+        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.applyTransform(rgb, ImageCms.buildTransform(srgb, lab, "RGB", "LAB"))
+    else:
+        image = rgb.convert(mode)
+    assert image is not None
+    image.save(tmp_path / "a.tif", compression="tiff_adobe_deflate")
+    read = open_slide(tmp_path / "a.tif").levels[0].compute()
+    assert np.abs(read.astype(int) - picture[:64, :64]).mean() < 2
 
 
 def test_a_scanner_that_says_nothing_itself(tmp_path: Path, picture: np.ndarray) -> None:
@@ -253,6 +282,17 @@ def test_ome_zarr(
     assert (slide.backend, slide.mpp, slide.downsamples) == ("zarr", pytest.approx(0.5), (1.0, 2.0, 4.0))
     for level, expected in enumerate(levels):
         assert np.array_equal(slide.levels[level].compute(), expected)
+
+
+def test_the_slide_of_a_collection_is_its_largest_image(
+    tmp_path: Path, picture: np.ndarray, write_ome_zarr: Callable[..., Path]
+) -> None:
+    path = tmp_path / "collection.ome.zarr"
+    zarr.open_group(path, mode="w", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    images = [makers.LABEL, picture[:600, :500], picture[:90, :100]]  # as Leica writes them, the label first
+    for number, image in enumerate(images):
+        write_ome_zarr(path / str(number), [image], version="0.4", axes="cyx")
+    assert np.array_equal(open_slide(path).levels[0].compute(), picture[:600, :500])
 
 
 def test_ome_zarr_units(tmp_path: Path, picture: np.ndarray, write_ome_zarr: Callable[..., Path]) -> None:

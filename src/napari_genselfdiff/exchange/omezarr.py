@@ -25,6 +25,7 @@ from napari_genselfdiff.exchange.labelmap import (
 )
 from napari_genselfdiff.exchange.rasters import checked_labels
 from napari_genselfdiff.files import sync_directory, write_text
+from napari_genselfdiff.slides.colours import UNREADABLE
 
 VERSION = "0.5"
 CHUNK = 1024
@@ -48,22 +49,11 @@ def write_ome_zarr(path: Path, label_map: LabelMap, *, name: str = "") -> None:
         If there is something else at the path, or it cannot be written.
     """
     name = name or "labels"
-    if Path(name).name != name or name.startswith("."):
-        raise UserError("this is not a name for labels", name, "use letters, digits, - and _")
-    attributes = _attributes(path)
-    under_image = "multiscales" in attributes and "image-label" not in attributes
-    if under_image and not (path / "zarr.json").exists():
-        raise UserError(
-            "the image is OME-Zarr 0.4, which cannot hold labels of 0.5", path, "write the labels elsewhere"
-        )
-    target = path / "labels" / name if under_image else path
+    target = checked_target(path, name=name)
+    under_image = target != path
     if under_image and label_map.mpp is None:
-        mpp = _mpp_of(attributes)
+        mpp = _mpp_of(_attributes(path))
         label_map = replace(label_map, mpp=mpp and mpp * label_map.downsample)
-    if target.exists() and "image-label" not in _attributes(target):
-        raise UserError(
-            "the folder is not an OME-Zarr label image and is left as it is", target, "choose another name"
-        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -80,6 +70,30 @@ def write_ome_zarr(path: Path, label_map: LabelMap, *, name: str = "") -> None:
             target,
             "check the folder and the free space",
         ) from error
+
+
+def checked_target(path: Path, *, name: str) -> Path:
+    """Where labels go that are written to a path: there, or under the image that lies there.
+
+    Raises
+    ------
+    UserError
+        If there is something else, or the image cannot hold them.
+    """
+    if Path(name).name != name or name.startswith("."):
+        raise UserError("this is not a name for labels", name, "use letters, digits, - and _")
+    attributes = _attributes(path)
+    under_image = "multiscales" in attributes and "image-label" not in attributes
+    if under_image and not (path / "zarr.json").exists():
+        raise UserError(
+            "the image is OME-Zarr 0.4, which cannot hold labels of 0.5", path, "write the labels elsewhere"
+        )
+    target = path / "labels" / name if under_image else path
+    if target.exists() and "image-label" not in _attributes(target):
+        raise UserError(
+            "this is not an OME-Zarr label image and is left as it is", target, "choose another name"
+        )
+    return target
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
@@ -110,10 +124,15 @@ def read_ome_zarr(path: Path) -> LabelMap:
     try:
         multiscale = attributes["multiscales"][0]
         dataset = multiscale["datasets"][0]
-        array = zarr.open_array(path / dataset["path"], mode="r")
-        labels = checked_labels(np.asarray(array[...]), path)
-    except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
-        raise UserError("the folder holds no OME-Zarr labels", path, "check the path") from error
+        pixels = np.asarray(zarr.open_array(path / dataset["path"], mode="r")[...])
+    except (*UNREADABLE, AttributeError) as error:  # the codecs' errors are RuntimeErrors
+        damaged = "multiscales" in attributes
+        raise UserError(
+            "the labels could not be read" if damaged else "the folder holds no OME-Zarr labels",
+            path,
+            "they are damaged: copy or export them again" if damaged else "check the path",
+        ) from error
+    labels = checked_labels(pixels, path)
     info = parse_info(attributes.get(HEADER_KEY))
     if info is not None:
         return LabelMap(labels, **info)

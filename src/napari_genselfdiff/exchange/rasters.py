@@ -19,6 +19,7 @@ from napari_genselfdiff.exchange.labelmap import (
     smallest_dtype,
 )
 from napari_genselfdiff.files import atomic_path
+from napari_genselfdiff.slides.colours import UNREADABLE
 
 PLAUSIBLE_MPP = (0.02, 100.0)
 """A TIFF whose resolution is outside, such as 72 dpi, does not mean the tissue's."""
@@ -147,7 +148,7 @@ def _stored_in_tiff(path: Path) -> Stored:
             mpp = _resolution(page)
     except FileNotFoundError as error:
         raise UserError("there is no such file", path, "check the path") from error
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
+    except UNREADABLE as error:  # the codecs' errors are RuntimeErrors
         raise UserError("the labels could not be read", path, "the file is damaged or not a TIFF") from error
     try:
         content = json.loads(description)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.slides.levels import WHITE, Pixels
 
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, struct.error)
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 """What decoders raise on damaged data; ``RuntimeError`` must not pass, see ``UserError``."""
 
 

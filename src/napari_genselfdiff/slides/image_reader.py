@@ -6,10 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.slides.colours import ArraySource, as_rgb
+from napari_genselfdiff.slides.colours import ArraySource
 from napari_genselfdiff.slides.levels import Calibration, Level
 from napari_genselfdiff.slides.slide import PLAUSIBLE_TAG_MPP, Slide, build_slide, plausible_mpp
 from napari_genselfdiff.slides.units import micrometres
@@ -28,6 +26,8 @@ def read(path: Path) -> Slide | None:
     """
     from PIL import Image, UnidentifiedImageError
 
+    from napari_genselfdiff.images import rgb_of
+
     if not path.is_file():
         return None
     try:
@@ -35,12 +35,7 @@ def read(path: Path) -> Slide | None:
             # up to the size at which it refuses, Pillow warns of what it takes for a bomb
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.mode.startswith(("I", "F")):
-                    raise UserError(
-                        "the image has more than 8 bits a colour", path, "save it as an 8-bit RGB image"
-                    )
-                transparent = "A" in image.mode or "transparency" in image.info
-                pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
+                pixels = rgb_of(image, path)
                 profile, calibration = image.info.get("icc_profile"), _calibration(image)
     except UnidentifiedImageError:
         return None
@@ -52,7 +47,6 @@ def read(path: Path) -> Slide | None:
         raise UserError(
             f"the image could not be read ({error})", path, "it may be damaged: copy or download it again"
         ) from error
-    pixels = as_rgb(pixels)
     level = Level(ArraySource(pixels, "yxc", name=path), (pixels.shape[0], pixels.shape[1]), cached=False)
     return build_slide(
         path.name,

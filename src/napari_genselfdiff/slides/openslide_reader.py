@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.slides.colours import as_rgb, damaged
 from napari_genselfdiff.slides.dicom_reader import CONVERT, dicom_level, is_dicom
 from napari_genselfdiff.slides.dicom_reader import read as read_dicom
@@ -85,6 +86,8 @@ class OpenSlideSource:
         OpenSlide's own.
     background : tuple of int
         Colour of what was not scanned.
+    scanned : Region
+        What was scanned, in OpenSlide's level-0 pixels.
     rounding : callable
         Makes whole level-0 pixels of the place of a pixel of the level.
     """
@@ -96,16 +99,20 @@ class OpenSlideSource:
         downsample: float,
         background: tuple[int, int, int],
         *,
+        scanned: Region,
         rounding: Callable[[float], int] = round,
     ) -> None:
         self.file, self.level, self.downsample, self.background = file, level, downsample, background
-        self.rounding = rounding
+        self.scanned, self.rounding = scanned, rounding
 
     def __call__(self, y: int, x: int, height: int, width: int) -> Pixels:
         """Read pixels inside the level."""
         from openslide import OpenSlideError
 
-        place = (self.rounding(x * self.downsample), self.rounding(y * self.downsample))
+        place = (
+            self.scanned.x + self.rounding(x * self.downsample),
+            self.scanned.y + self.rounding(y * self.downsample),
+        )
         handle = None
         try:
             handle = self.file.handle()
@@ -155,19 +162,21 @@ def read(path: Path) -> Slide | None:
         ) from error
 
     levels, downsamples = [], []
-    size = _size(slide, 0)
+    scanned = _scanned(slide)
+    size = (scanned.height, scanned.width)
+    whole = size == _size(slide, 0)
     background = _background(slide)
     # places are asked for in level 0, and of this format OpenSlide drops the fractions that come of it
     rounding = math.ceil if slide.properties.get("openslide.vendor") == "leica" else round
     for index, factor in enumerate(slide.level_downsamples):
-        level_size = _size(slide, index)
+        level_size = _size(slide, index) if whole else _shrunk(size, factor)
         level = None
         if factor != round(factor):
             # OpenSlide puts such a level's pixels between level-0 pixels and blends neighbours
             exact = level_of_size if is_tiff(path) else dicom_level
             level = exact(path, level_size)
         if level is None:
-            source = OpenSlideSource(file, index, factor, background, rounding=rounding)
+            source = OpenSlideSource(file, index, factor, background, scanned=scanned, rounding=rounding)
             level = Level(source, level_size, tile=_tile(slide, index))
         levels.append(level)
         downsamples.append(whole_downsample(size, level_size))
@@ -185,6 +194,23 @@ def read(path: Path) -> Slide | None:
 def _size(slide: OpenSlide, level: int) -> tuple[int, int]:
     width, height = slide.level_dimensions[level]
     return height, width
+
+
+def _shrunk(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    return max(1, round(size[0] / factor)), max(1, round(size[1] / factor))
+
+
+def _scanned(slide: OpenSlide) -> Region:
+    """The part of the canvas that the scanner filled, which is what QuPath takes for the slide, too."""
+    height, width = _size(slide, 0)
+    canvas = Region(0, 0, height, width)
+    try:
+        y, x, rows, columns = (
+            int(slide.properties[f"openslide.bounds-{name}"]) for name in ("y", "x", "height", "width")
+        )
+    except (KeyError, ValueError):
+        return canvas
+    return Region(y, x, rows, columns).intersection(canvas) or canvas
 
 
 def _tile(slide: OpenSlide, level: int) -> tuple[int, int]:

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LARGEST_CHUNK = 512 * 2**20
-PALETTE, CMYK, MIN_IS_WHITE = 3, 5, 0
+MIN_IS_WHITE, YCBCR = 0, 6
+NOT_RGB = (3, 5, 8, 9, 10)
+"""Palettes, CMYK, and L*a*b* in three kinds."""
+LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
+"""Compressions that keep YCbCr as it is; JPEG's decoders make RGB of it."""
 
 
 class TiffHandle:
@@ -101,7 +105,7 @@ def is_tiff(path: Path) -> bool:
 
 
 def read(path: Path) -> Slide | None:
-    """Open a TIFF of RGB or grey 8-bit pixels; None for other formats and for palettes and CMYK.
+    """Open a TIFF of RGB or grey 8-bit pixels; None for other formats, and for colours that Pillow converts.
 
     Raises
     ------
@@ -151,7 +155,9 @@ def _levels(handle: TiffHandle) -> tuple[list[Level], int] | None:
     number = max(range(len(series)), key=lambda i: math.prod(_size(series[i])))
     image = series[number]
     page = image.keyframe
-    if page.photometric in (PALETTE, CMYK) or image.dtype.kind == "b":
+    if page.photometric in NOT_RGB or image.dtype.kind == "b":
+        return None  # small pictures; Pillow converts their colours
+    if page.photometric == YCBCR and page.compression in LOSSLESS:
         return None  # small pictures; Pillow converts their colours
     axes = _check(image, handle.path)
     levels: list[Level] = []
@@ -231,6 +237,7 @@ def _calibration(tiff: TiffFile, series: int) -> Calibration:
     power = re.search(r"\bAppMag\s*=\s*([0-9.]+)", description)
     mpp = plausible_mpp([float(said[1])], low=PLAUSIBLE_MPP[0], high=PLAUSIBLE_MPP[1]) if said else None
     unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
+    unit = unit and unit.replace(r"\u00B5", "µ")  # as Java escapes it
     return Calibration(mpp or _tag_mpp(page, unit), float(power[1]) if power else None)
 
 

@@ -195,8 +195,8 @@ def _read(handle: ZarrHandle) -> Slide:
 def _read_multiscale(handle: ZarrHandle, group: zarr.Group) -> Slide:
     path, folder = handle.where, ""
     if _ome(group).get("bioformats2raw.layout") == 3 and "multiscales" not in _ome(group):
-        # the first image of bioformats2raw's collection; label and macro images come behind it
-        group, folder = group["0"], "0/"  # type: ignore[assignment]
+        folder = f"{_largest(group)}/"
+        group = group[folder[:-1]]  # type: ignore[assignment]
     metadata = _ome(group)
     if "multiscales" not in metadata:
         raise UserError("the Zarr group is not an OME-Zarr image", path, TODO)
@@ -217,6 +217,19 @@ def _read_multiscale(handle: ZarrHandle, group: zarr.Group) -> Slide:
         math.sqrt(size[0] / pixel_sizes[0][0] * size[1] / pixel_sizes[0][1]) for size in pixel_sizes
     ]
     return _build(handle, arrays, axes, downsamples, mpp)
+
+
+def _largest(collection: zarr.Group) -> str:
+    """Name of the slide in bioformats2raw's collection: label and macro images may come before it."""
+    import zarr
+
+    sizes: dict[str, int] = {}
+    # numbered without a gap; asked for one by one, as an address cannot always be listed
+    while isinstance(image := collection.get(name := str(len(sizes))), zarr.Group):
+        multiscales = _ome(image).get("multiscales")
+        level = image.get(multiscales[0]["datasets"][0]["path"]) if multiscales else None
+        sizes[name] = math.prod(level.shape) if isinstance(level, zarr.Array) else 0
+    return max(sizes, key=sizes.__getitem__, default="0")
 
 
 def _ome(group: zarr.Group) -> Mapping[str, Any]:

@@ -68,7 +68,11 @@ def is_folder(path: Path) -> bool:
 def _in_folder(folder: Path, output: str | Path | None) -> list[Path]:
     ours = output is not None and folder == Path(output).absolute()
     known = {*SCANNED, *IMAGE_SUFFIXES} - ({".zarr"} if ours else set())
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    # hidden files are of the system, or what is left of a write that was killed
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in known and path.name[0] != ".")
+    # Hamamatsu keeps the parts of a slide, and its macro image, as pictures beside the file that lists them
+    lists = [path.read_text("latin-1") for path in found if path.suffix.lower() in (".vms", ".vmu")]
+    return [path for path in found if not any(f"={path.name}" in text for text in lists)]
 
 
 def check_mpp(mpp: float | None, option: str) -> float | None:
