@@ -15,6 +15,7 @@ from tests.slides import makers
 from tests.slides.server import serve
 
 from napari_genselfdiff.exchange.labels import read_labels
+from napari_genselfdiff.verbs import segmenting
 
 Cli = Callable[..., Any]
 
@@ -178,3 +179,29 @@ def test_bad_input_is_told_in_one_line(cli: Cli, tiles: Path, tmp_path: Path) ->
     assert not target.exists()
     said = cli("export", tmp_path / "none.png", "--output", tmp_path / "x.geojson")
     assert (said.status, said.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.usefixtures("library")
+def test_an_output_that_cannot_take_labels_is_refused_before_the_work(
+    cli: Cli, cmu_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenting, "segment_region", lambda *_, **__: pytest.fail("it was computed"))
+    (tmp_path / "file.zarr").write_text("something")
+    (tmp_path / "folder.zarr").mkdir()
+    (tmp_path / "folder.zarr" / "mine.txt").write_text("something")
+    for name in ("file.zarr", "folder.zarr"):
+        said = cli("segment", cmu_slide, "--output", tmp_path / name, "--region", 900, 500, 64, 64)
+        assert (said.status, "is left as it is" in said.err) == (2, True)
+
+
+@pytest.mark.usefixtures("library")
+def test_objects_that_a_png_cannot_number_go_into_a_tiff(
+    cli: Cli, cmu_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenting, "MOST_IN_PNG", 1)
+    region = ("--region", 900, 500, 200, 240)
+    said = cli("segment", cmu_slide, "--output", tmp_path / "a.png", "--instances", *region)
+    assert said.status == 0
+    assert "a-objects.tif" in said.err
+    assert read_labels(tmp_path / "a-objects.tif")[0].max() > 1
+    assert not (tmp_path / "a.png").exists()

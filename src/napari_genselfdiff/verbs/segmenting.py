@@ -13,6 +13,7 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.exchange.labels import WRITABLE, write_labels
+from napari_genselfdiff.exchange.omezarr import checked_target
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.segmentation.network import load_segmenter
@@ -25,6 +26,7 @@ from napari_genselfdiff.verbs.prediction import segment_region
 logger = logging.getLogger(__name__)
 
 OBJECT_FORMATS = (".geojson", ".csv")
+MOST_IN_PNG = 2**16 - 1
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ def segment(
     suffix = output.suffix.lower()
     if suffix not in WRITABLE:
         raise UserError("labels cannot be kept in this kind of file", output, f"use {', '.join(WRITABLE)}")
-    if suffix != ".zarr":
+    path = library.resolve(model)
+    if suffix == ".zarr" and output.exists():
+        checked_target(output, name=path.stem)
+    else:
         check_writable(output)
         source = located(image)
         if isinstance(source, Path) and output.exists() and source.exists() and output.samefile(source):
@@ -106,7 +111,6 @@ def segment(
         logger.warning("%s has no colour profile in it: its colours are taken as they are", image)
     slide = slide.with_icc() if icc else slide
     region = _checked(region, slide)
-    path = library.resolve(model)
     segmenter = load_segmenter(path)
     if not looks_like_he(slide):
         logger.warning("%s does not look like an H&E stain, which the models were trained on", image)
@@ -124,6 +128,10 @@ def segment(
         yield Finished(None, "stopped; nothing was written", cancelled=True)
         return
     classes = segmenter.spec.classes
+    number = None if done.objects is None else int(done.objects.max())
+    if suffix == ".png" and (number or 0) > MOST_IN_PNG:
+        output = output.with_name(f"{output.stem}-objects.tif")
+        logger.warning("PNG cannot number %d objects: they are in %s", number, output)
     write_labels(
         output,
         done.labels,
@@ -134,7 +142,6 @@ def segment(
         name=path.stem,
     )
     counts = np.bincount(done.labels.ravel(), minlength=len(classes)) / done.labels.size
-    number = None if done.objects is None else int(done.objects.max())
     shares = {name: float(share) for name, share in zip(classes[1:], counts[1:], strict=True)}
     yield Finished(Segmented(output, done.labels.shape, shares, number), "done")
 
