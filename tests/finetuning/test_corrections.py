@@ -121,6 +121,38 @@ def test_drawn_pixels_count_fully_and_others_as_far_as_the_model_is_sure(
     assert not ((training[0].weight > 0) & (held_out[0].weight > 0)).any()
 
 
+def test_what_was_drawn_beyond_a_box_is_not_taught_as_the_models_own_answer(
+    slide: Slide, drawing: Annotations
+) -> None:
+    """Boxes end at the store's chunks: what lies behind is drawn, too, and counts in its own box."""
+    draw(drawing, 412, 412, np.zeros((200, 200), np.int64))  # across (512, 512)
+    training, held_out = cut(slide, drawing, segmenter())
+    assert len(training) == 4
+    drawn = 0
+    for example, scored in zip(training, held_out, strict=True):
+        (y, x), (h, w) = place(example), example.labels.shape
+        rows, columns = np.arange(y, y + h)[:, None], np.arange(x, x + w)
+        person = (rows >= 206) & (rows < 306) & (columns >= 206) & (columns < 306)
+        assert not example.weight[person & (example.labels != 0)].any()
+        drawn += int((person & ((example.weight == 1) | (scored.weight == 1))).sum())
+    assert drawn == 100 * 100, "and each pixel counts once"
+
+
+@pytest.mark.parametrize("y", range(300, 304))
+def test_a_thin_stroke_is_learned_wherever_it_lies(slide: Slide, drawing: Annotations, y: int) -> None:
+    draw(drawing, y, 300, np.zeros((1, 100), np.int64))
+    training, held_out = cut(slide, drawing, segmenter())
+    assert sum(int((one.weight == 1).sum()) for one in (*training, *held_out)) == 50
+
+
+def test_a_touch_up_of_an_overview_counts_once(slide: Slide, drawing: Annotations) -> None:
+    draw(drawing, 80, 80, np.zeros((80, 80), np.int64), layer=1)  # level-0 pixels 160 to 320
+    draw(drawing, 200, 200, np.full((8, 8), 2))
+    training, held_out = cut(slide, drawing, segmenter())
+    counted = sum(int((one.weight == 1).sum()) for one in (*training, *held_out))
+    assert counted == 80 * 80
+
+
 def test_the_image_lies_where_the_labels_are(slide: Slide, drawing: Annotations) -> None:
     draw(drawing, 200, 300, np.zeros((200, 200), np.int64))
     (example,), _ = cut(slide, drawing, segmenter())

@@ -62,6 +62,17 @@ def test_a_model_without_a_parent_hears_what_a_few_strokes_say_of_the_rest() -> 
     assert weight[one.held].max() == 0
 
 
+def test_what_was_drawn_for_another_place_is_not_taught_here() -> None:
+    one, _ = place(core=True)
+    elsewhere = np.zeros_like(one.drawn)
+    elsewhere[150:] = True
+    elsewhere &= ~one.drawn
+    (after,) = result_of(Cut([replace(one, elsewhere=elsewhere)], {})).places
+    assert not after.sure[elsewhere].any()
+    assert not after.example().weight[elsewhere].any()
+    assert after.sure[after.free].min() > 0
+
+
 def test_what_is_held_out_is_not_learned_from() -> None:
     one, _ = place()
     wrong = replace(one, labels=np.where(one.held, 1 - one.labels, one.labels).astype(np.uint8))

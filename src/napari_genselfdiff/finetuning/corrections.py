@@ -23,6 +23,7 @@ from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.instances import core_target, label_instances, separation
 from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
+from napari_genselfdiff.segmentation.store import finest_layer
 
 if TYPE_CHECKING:
     from napari_genselfdiff.annotations import Annotations
@@ -76,12 +77,21 @@ class Outline:
         Level-0 pixels a model pixel.
     codes : ndarray of uint8, shape (height, width)
         Pixel codes.
+    elsewhere : ndarray of bool, shape (height, width), or None
+        Whose codes are those of another place, if there are any.
     """
 
     source: Source
     origin: tuple[int, int]
     scale: float
     codes: NDArray[np.uint8]
+    elsewhere: NDArray[np.bool_] | None = None
+
+    @property
+    def drawn(self) -> NDArray[np.bool_]:
+        """Where a person drew or accepted, in this place."""
+        drawn = self.codes > 0
+        return np.asarray(drawn if self.elsewhere is None else drawn & ~self.elsewhere)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class Place:
     drawn : ndarray of bool, shape (height, width)
         Where a person drew or accepted.
     labels : ndarray of uint8, shape (height, width)
-        Class that a person said, elsewhere what the model said.
+        Class that a person said, where nobody did what the model said.
     guess : ndarray of uint8, shape (height, width)
         Class that the model said; 0 where there is none.
     sure : ndarray of float32, shape (height, width)
@@ -107,6 +117,8 @@ class Place:
         Target of the core head, negative where it is not known.
     held : ndarray of bool, shape (height, width)
         What is never trained on.
+    elsewhere : ndarray of bool, shape (height, width), or None
+        Where a person drew what counts in another place, if anywhere: here it is neither learned nor asked.
     """
 
     slide: str
@@ -118,6 +130,12 @@ class Place:
     sure: NDArray[np.float32]
     core: NDArray[np.float32] | None
     held: NDArray[np.bool_]
+    elsewhere: NDArray[np.bool_] | None = None
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """Where nobody drew anything."""
+        return ~self.drawn if self.elsewhere is None else ~(self.drawn | self.elsewhere)
 
     @property
     def changed(self) -> NDArray[np.bool_]:
@@ -151,13 +169,11 @@ def outline_corrections(source: Source, segmenter: Segmenter) -> tuple[list[Outl
     scale = segmenter.spec.scale_for(slide.mpp, slide.where)
     for _ in range(ATTEMPTS):
         position = annotations.position
-        outlines = [
-            _outline(source, box, scale)
-            for box in _bounded(annotations, annotations.supervised_boxes(), scale)
-        ]
+        boxes = _bounded(annotations, annotations.supervised_boxes(), scale)
+        outlines = [_outline(source, box, boxes[:number], scale) for number, box in enumerate(boxes)]
         if annotations.position == position:
             break  # nobody drew in the meantime
-    return [outline for outline in outlines if outline.codes.any()], position
+    return [outline for outline in outlines if outline.drawn.any()], position
 
 
 def read_place(
@@ -188,7 +204,7 @@ def read_place(
     """
     codes, (y, x) = outline.codes, outline.origin
     rgb = outline.source.slide.read_scaled(y, x, *codes.shape, scale=outline.scale)
-    drawn = codes > 0
+    said_by_hand = codes > 0
     highest, classes = int(classes_of(codes).max()), segmenter.spec.classes
     if highest >= len(classes):
         raise UserError(
@@ -198,15 +214,17 @@ def read_place(
         )
     said = None if fresh else predict_image(segmenter, rgb, compute, margin=MIRRORED, notes=notes)
     guess = np.zeros(codes.shape, np.uint8) if said is None else said.labels
-    labels = np.where(drawn, classes_of(codes), guess).astype(np.uint8)
+    labels = np.where(said_by_hand, classes_of(codes), guess).astype(np.uint8)
     sure = np.zeros(codes.shape, np.float32)
     if said is not None:
-        sure[~drawn] = (said.confidence[~drawn] / np.float32(127.5) - 1).clip(min=0)
-    known = drawn if said is None else np.ones(codes.shape, bool)
+        sure[~said_by_hand] = (said.confidence[~said_by_hand] / np.float32(127.5) - 1).clip(min=0)
+    known = said_by_hand if said is None else np.ones(codes.shape, bool)
     joined = is_joined(codes)
     core = _core(labels, joined, known, said, segmenter) if segmenter.spec.instances else None
-    held = held_out_mask(codes.shape, outline.origin, outline.source.name)
-    return Place(outline.source.name, outline.origin, rgb, drawn, labels, guess, sure, core, held)
+    held, drawn = held_out_mask(codes.shape, outline.origin, outline.source.name), outline.drawn
+    elsewhere = said_by_hand & ~drawn
+    name = outline.source.name
+    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere)
 
 
 def nothing_corrected(which: str | None) -> UserError:
@@ -265,7 +283,8 @@ def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> lis
     return small + pieces
 
 
-def _outline(source: Source, box: Region, scale: float) -> Outline:
+def _outline(source: Source, box: Region, before: list[Region], scale: float) -> Outline:
+    """What was drawn in a box and not in one before it."""
     shape = source.slide.shape
     # On whole cells, so that a pixel's cell does not depend on the box.
     y, x = (max(0, math.floor(start / scale) - CONTEXT) // CELL * CELL for start in (box.y, box.x))
@@ -274,9 +293,19 @@ def _outline(source: Source, box: Region, scale: float) -> Outline:
     codes = codes_on_grid(
         source.annotations, Scaled(source.slide, source.name, scale), Region(y, x, height, width)
     )
-    # The layer's other boxes hold the rest.
-    centre_y, centre_x = (np.arange(y, y + height) + 0.5) * scale, (np.arange(x, x + width) + 0.5) * scale
-    inside = np.outer(
-        (centre_y >= box.y) & (centre_y < box.bottom), (centre_x >= box.x) & (centre_x < box.right)
+    # A box ends with the last pixel that was drawn, in level-0 pixels: a thin stroke may lie beside the
+    # middle of each pixel of the layer that is read, and is drawn there all the same.
+    layer = finest_layer(scale, shape)
+    rows, columns = (
+        (np.arange(first, first + count) + 0.5) * scale for first, count in ((y, height), (x, width))
     )
-    return Outline(source, (y, x), scale, np.where(inside, codes, 0).astype(np.uint8))
+    mine = np.zeros(codes.shape, bool)
+    near = box.grown(2**layer)
+    for other in (box, *(other for other in before if other.intersection(near))):
+        whole = rescaled(rescaled(other, 0, layer), layer, 0)
+        down, across = (
+            slice(*np.searchsorted(centres, ends).tolist())
+            for centres, ends in ((rows, (whole.y, whole.bottom)), (columns, (whole.x, whole.right)))
+        )
+        mine[down, across] = other is box
+    return Outline(source, (y, x), scale, codes, ~mine)

@@ -171,8 +171,8 @@ def _mixed(place: Place, said: NDArray[np.float32], share: NDArray[np.float32]) 
     model = np.repeat(((1 - place.sure) / 2 * others)[None], len(said), axis=0)
     np.put_along_axis(model, place.guess[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
     mixed = share * said + (1 - share) * model
-    labels = np.where(place.drawn, place.labels, mixed.argmax(axis=0)).astype(np.uint8)
-    sure = np.where(place.drawn, np.float32(0), (2 * mixed.max(axis=0) - 1).clip(min=0))
+    labels = np.where(place.free, mixed.argmax(axis=0), place.labels).astype(np.uint8)
+    sure = np.where(place.free, (2 * mixed.max(axis=0) - 1).clip(min=0), np.float32(0))
     core = place.core
     if core is not None:
         # Which objects there are, only a model with cores can say.
