@@ -78,12 +78,13 @@ class Session:
             for _ in training.train(trainer, sampler, self.arguments.steps, None):
                 pass
             exam = Exam(cut.places, [place.held for place in cut.places], classes=2)
+            before = answered(exam, model, training, parent=True)
             row: dict[str, Any] = {"seed": self.seed, "round": number, "model": kind, "dice": truth}
             best = model, truth
             for share in SHARES:
                 new = training.result(trainer, share)
                 score = gate.mosaic_dice(new, mosaic, compute)
-                verdict = judge_round(exam.parents(), answered(exam, new, training))
+                verdict = judge_round(before, answered(exam, new, training))
                 known = {"before": verdict.before, "after": verdict.after, "low": verdict.low}
                 row[f"share {share}"] = {"dice": score, "kept": verdict.kept, **known}
                 best = max(best, (new, score), key=lambda pair: pair[1])
@@ -98,11 +99,11 @@ class Session:
         return Training(model, recipe, compute, CancelToken(), Clock(), None, None)
 
 
-def answered(exam: Exam, model: Segmenter, training: Training) -> Answers:
+def answered(exam: Exam, model: Segmenter, training: Training, *, parent: bool = False) -> Answers:
     """What a model answers."""
 
     def work() -> Iterator[Any]:
-        yield (yield from exam.answers(model, training.compute, training.cancel))
+        yield (yield from exam.answers(model, training.compute, training.cancel, parent=parent))
 
     *_, answers = work()
     assert isinstance(answers, Answers)

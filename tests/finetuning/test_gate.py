@@ -93,6 +93,22 @@ def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     assert judge_round(answers([0.2]), answers([0.9], kept=0.97)).accepted
 
 
+def test_a_few_stray_pixels_of_rare_classes_are_no_change() -> None:
+    old, new = some(0.8, spread=0.02), some(0.95, spread=0.01, seed=1)
+    stray = np.array(
+        [[99_982, 99_994, 99_988], [99_988, 100_000, 99_994], [0, 0, 6]], float
+    )  # says class 2 no more
+    before = answers(old)
+    counts = np.concatenate([answers(new).counts, np.zeros((REGIONS, 1, 3))], axis=1)
+    before = Answers(np.concatenate([before.counts, np.zeros((REGIONS, 1, 3))], axis=1), stray)
+    assert judge_round(before, Answers(counts, stray)).accepted
+    much = stray.copy()
+    much[2, 2] = 40_000  # a class that it did say
+    verdict = judge_round(before, Answers(counts, much))
+    assert not verdict.accepted
+    assert verdict.too_far
+
+
 def test_a_model_grown_from_fewer_corrections_is_no_witness() -> None:
     early = judge_round(answers([0.2]), answers([0.9], kept=0.5), grown=True)
     assert early.accepted

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,10 @@ class Question:
     Attributes
     ----------
     rgb : ndarray of uint8, shape (height, width, 3)
-    labels, guess : ndarray of uint8, shape (height, width)
-        What is true where something was drawn, and what the parent said.
+    labels : ndarray of uint8, shape (height, width)
+        What is true where something was drawn.
+    guess : ndarray of uint8, shape (height, width), or None
+        What the parent answers to this very question.
     region : ndarray of int, shape (height, width)
         Number of the region of pixels that a person drew and that are asked; -1 for others.
     open : ndarray of bool, shape (height, width)
@@ -43,7 +45,7 @@ class Question:
 
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    guess: NDArray[np.uint8]
+    guess: NDArray[np.uint8] | None
     region: NDArray[np.int64]
     open: NDArray[np.bool_]
 
@@ -107,28 +109,28 @@ class Exam:
         unseen: list[Place] = []
         for (place, mask), inner in zip(pairs, held, strict=True):
             count = len(self._questions)
-            for cut in _around(inner, whole=bool(mask.all())):
-                if (size := inner[cut].size) <= left:
-                    self._questions.append(self._question(place, inner, cut, whole=bool(mask.all())))
-                    left -= size
+            for cut, mine in _around(inner, whole=bool(mask.all())):
+                if mine.size <= left:
+                    self._questions.append(self._question(place, mine, cut, whole=bool(mask.all())))
+                    left -= mine.size
             if not any(question.open.any() for question in self._questions[count:]):
                 unseen.append(place)
         left = 0 if fresh else min(left, OPEN_PIXELS)
         for place in unseen:
-            if not place.drawn.all() and place.drawn.size <= left:
+            if place.free.any() and place.drawn.size <= left:
                 nothing = np.zeros_like(place.drawn)
                 self._questions.append(self._question(place, nothing, np.s_[:, :], whole=False))
                 left -= place.drawn.size
         self.regions = len(self._numbers)
 
-    def parents(self) -> Answers:
-        """What the model said that the places were read with."""
-        return sum((self._marked(question, question.guess) for question in self._questions), self.empty)
-
     def answers(
-        self, segmenter: Segmenter, compute: Compute, cancel: CancelToken
+        self, segmenter: Segmenter, compute: Compute, cancel: CancelToken, *, parent: bool = False
     ) -> Generator[Progress, None, Answers | None]:
         """Let a model answer; None when it was cancelled on the way.
+
+        What is kept of the parent's answers is known once it has answered itself, as ``parent``. What it said
+        when the places were read does not do: it saw more around these pixels then, and would differ from
+        itself.
 
         Yields
         ------
@@ -143,6 +145,8 @@ class Exam:
             said = predict_image(segmenter, question.rgb, compute, margin=MIRRORED, notes=notes).labels
             yield from (Progress(number, len(self._questions), note) for note in notes)
             notes.clear()
+            if parent:
+                question = self._questions[number] = replace(question, guess=said)
             given = given + self._marked(question, said)
         return given
 
@@ -154,39 +158,40 @@ class Exam:
 
     def _marked(self, question: Question, said: NDArray[np.uint8]) -> Answers:
         asked, free = question.region >= 0, question.open
-        nowhere = np.zeros(int(free.sum()), np.int64)
-        return Answers(
-            _tallied(said[asked], question.labels[asked], question.region[asked], self.regions, self.classes),
-            _tallied(said[free], question.guess[free], nowhere, 1, self.classes)[0],
+        counts = _tallied(
+            said[asked], question.labels[asked], question.region[asked], self.regions, self.classes
         )
+        if question.guess is None:
+            return Answers(counts, np.zeros((self.classes, 3)))
+        nowhere = np.zeros(int(free.sum()), np.int64)
+        return Answers(counts, _tallied(said[free], question.guess[free], nowhere, 1, self.classes)[0])
 
     def _question(
         self, place: Place, asked: NDArray[np.bool_], cut: tuple[slice, slice], *, whole: bool
     ) -> Question:
-        cells = cell_numbers(asked.shape, place.origin)[cut]
+        cells = cell_numbers(place.drawn.shape, place.origin)[cut]
         if whole:
             # Of a slide that is held out whole, what lies together is one region: its cells are alike.
             cells = np.full_like(cells, cells[0, 0])
         region = np.full(cells.shape, -1)
-        for cell in np.unique(cells[asked[cut]]).tolist():
+        for cell in np.unique(cells[asked]).tolist():
             number = self._numbers.setdefault((place.slide, cell), len(self._numbers))
-            region[asked[cut] & (cells == cell)] = number
-        free = ~place.drawn[cut] & (not self._fresh)
-        return Question(place.rgb[cut], place.labels[cut], place.guess[cut], region, free)
+            region[asked & (cells == cell)] = number
+        free = place.free[cut] & (not self._fresh)
+        return Question(place.rgb[cut], place.labels[cut], None, region, free)
 
 
-def _around(asked: NDArray[np.bool_], *, whole: bool) -> list[tuple[slice, slice]]:
-    """Rectangles around what is asked; one rectangle where it lies near, or is a whole place."""
+def _around(
+    asked: NDArray[np.bool_], *, whole: bool
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+    """Rectangles around what is asked, and what is in each; one where it lies near, or is a whole place."""
     numbers = asked.astype(np.int32)
     if not whole:
         numbers *= ndimage.label(ndimage.binary_dilation(asked, iterations=GUARD + 1))[0]
-    return [
-        (
-            slice(max(0, rows.start - SEEN_AROUND), rows.stop + SEEN_AROUND),
-            slice(max(0, columns.start - SEEN_AROUND), columns.stop + SEEN_AROUND),
-        )
-        for rows, columns in filter(None, ndimage.find_objects(numbers))
-    ]
+    for number, box in enumerate(ndimage.find_objects(numbers), 1):
+        if box is not None:
+            rows, columns = (slice(max(0, side.start - SEEN_AROUND), side.stop + SEEN_AROUND) for side in box)
+            yield (rows, columns), numbers[rows, columns] == number
 
 
 def dice(counts: NDArray[np.float64]) -> NDArray[np.float64]:

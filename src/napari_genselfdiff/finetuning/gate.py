@@ -31,6 +31,8 @@ where what was held out is nearly all foreground, or background, but for less th
 says that everywhere would be right there."""
 KEPT_EARLY = 0.96
 """Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
+RARE = 0.01
+"""Share of the foreground below which a class has no say in that."""
 DOUBTFUL, TRUSTED = 0.6, 0.8
 """Agreement of the better model with a region: below it does not count, above it counts fully."""
 
@@ -98,7 +100,7 @@ def judge_round(
     the drawing is as likely wrong as both models, and says nothing about which is better. Its noise is that
     of a paired bootstrap: the same regions, or slides where there are several, drawn with replacement.
     """
-    kept = None if after is None or not after.kept.any() else float(dice(after.kept))
+    kept = None if after is None or not after.kept.any() else _kept(after.kept)
     if before is None:
         return _first(after, where)
     witness = None if grown else kept
@@ -140,6 +142,16 @@ def judge_round(
     else:
         message = f"Not surely better: {scores}, which is within the noise; the model stays as it was"
     return Verdict(accepted, True, old, new, low, high, regions, kept, too_far, message)
+
+
+def _kept(counts: NDArray[np.float64]) -> float:
+    """How much of what the model before says is still said: the Dice of the classes that it says often.
+
+    Of a class that it says in a few stray pixels nothing may be left, and nothing has happened.
+    """
+    often = counts[:, 2] >= RARE * counts[1:, 2].sum()
+    often[0] = True
+    return float(dice(counts[often]))
 
 
 def _first(after: Answers | None, where: str) -> Verdict:

@@ -205,8 +205,10 @@ def train_cut(
     # Weights that come from elsewhere have no half of the way.
     whole = fresh or (training.begin is not None and not training.grown)
     shares = (1.0,) if whole else (grown_share(cut.amount.pixels),) if training.grown else SHARES
-    before = None if fresh else exam.parents()
-    looking = cut.reading  # the model before was asked the same questions
+    before, looking, started = None, cut.reading, clock.seconds
+    if not fresh:
+        before = yield from exam.answers(segmenter, compute, cancel, parent=True)
+        looking = clock.seconds - started
     curve: list[tuple[int, float]] = []
     if before is not None and exam.regions:
         curve.append((0, float(dice(before.counts.sum(axis=0)))))
@@ -335,12 +337,13 @@ def _crossed(
                 yield replace(event, message="checking whether it is better")
         if trainer.step < ENOUGH * wanted:
             return None
-        model = training.result(trainer, share)
-        answers = yield from exam.answers(model, training.compute, training.cancel)
-        if answers is None:
-            return None
-        old.append(exam.parents())
-        new.append(answers)
+        for model, given in ((training.segmenter, old), (training.result(trainer, share), new)):
+            answers = yield from exam.answers(
+                model, training.compute, training.cancel, parent=model is training.segmenter
+            )
+            if answers is None:
+                return None
+            given.append(answers)
     # How much changes elsewhere is asked of the model that would be used, not of those that stand for it.
     new_answers = replace(joined(new), kept=whole.kept)
     return judge_round(joined(old), new_answers, where=CROSSED, grown=training.grown)
