@@ -15,6 +15,7 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.session import Session
+from napari_genselfdiff.slides import slide_from_arrays
 
 CPU = Compute(device="cpu", autocast=None, threads=1)
 ONE = np.ones((9, 9), bool)
@@ -47,3 +48,22 @@ def test_records_name_the_model_that_was_in_use(session: Session, tissue: Any) -
     assert name == "tiny"
     assert len(digest) == 16
     assert sha256_of(session.versions.path("tiny")).startswith(digest)
+
+
+def test_a_disk_that_is_full_at_the_end_stops_no_slide_from_being_closed(
+    session: Session, tissue: Any, refusing: Callable[[Path, int], AbstractContextManager[None]]
+) -> None:
+    one = session.active
+    session.activate(session.add_slide(slide_from_arrays(255 - tissue, name="second", mpp=0.5)))
+    for slide in session.slides:
+        slide.annotations.stroke(0, 5, 5, encode(ONE.astype(int)), ONE)
+    with refusing(session.folder, errno.ENOSPC), pytest.raises(UserError, match="free some space"):
+        session.close()
+    assert all(slide.annotations.read_only for slide in session.slides), "one goes on writing"
+
+    again = Session(session.folder, one.slide, compute=CPU)
+    assert not again.read_only
+    for slide in again.slides:
+        assert slide.annotations.why_read_only is None
+        assert slide.annotations.position == 1
+    again.close()

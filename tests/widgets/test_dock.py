@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +334,13 @@ def test_removing_the_layer_closes_the_session(ready: Any) -> None:
     ready.viewer.layers.remove("tissue")
     assert ready.session is None
     assert OVERLAY_NAME not in ready.viewer.layers
+
+
+def test_a_session_that_cannot_be_kept_as_it_is_closed_is_told_and_gone(
+    ready: Any, tmp_path: Path, refusing: Callable[[Path, int], AbstractContextManager[None]]
+) -> None:
+    with refusing(tmp_path / "session", errno.ENOSPC):
+        ready.viewer.layers.remove("tissue")
+    assert ready.session is None
+    assert ready.versions_section.session is None
+    assert "free some space" in ready.status.text.text()

@@ -237,15 +237,23 @@ class Session(SessionModel):
             self.read_only, self.why_read_only = True, error
 
     def close(self) -> None:
-        """Finish writing and release the session's folder; safe to call twice."""
+        """Finish writing and release the session's folder, whatever happens; safe to call twice.
+
+        Raises
+        ------
+        UserError
+            If the disk does not take it; what was drawn is in the journals.
+        """
         lock, self._lock = self._lock, None
         try:
             if lock is not None:
                 self.save()
         finally:
-            self.slides.close()
-            if lock is not None:
-                lock.release()
+            try:
+                self.slides.close()
+            finally:
+                if lock is not None:
+                    lock.release()
 
     def segment(
         self,

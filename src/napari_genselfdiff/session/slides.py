@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from napari_genselfdiff.errors import UserError
@@ -79,9 +80,17 @@ class SessionSlides:
         return known
 
     def close(self) -> None:
-        """Finish writing."""
-        for slide in self._all:
-            slide.close()
+        """Finish writing.
+
+        Raises
+        ------
+        UserError
+            Of the first slide whose disk did not take it; the others are closed all the same.
+        """
+        # The last error is the one that is raised, so they are closed from the last slide to the first.
+        with ExitStack() as all_of_them:
+            for slide in self._all:
+                all_of_them.callback(slide.close)
 
     def _made(self, entry: SlideState, slide: Slide | None = None) -> SessionSlide:
         return SessionSlide(entry, self._folder, slide, read_only=self._read_only, author=self._author)

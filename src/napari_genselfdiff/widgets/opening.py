@@ -66,6 +66,7 @@ class Opening(QObject):
         self._tell, self._on_change = tell, on_change
         self.session: Session | None = None
         self.layers: SessionLayers | None = None
+        self._not_kept = ""  # what went wrong as the last session was closed, until the next one is opened
         self.chooser = ComboBox(label="slide", choices=self._rgb_layers, nullable=True)
         self.chooser.native.setToolTip("the RGB image layer to work on")
         self.chooser.changed.connect(self._choose_layer)
@@ -139,7 +140,11 @@ class Opening(QObject):
         self._leave()
         session, self.session = self.session, None
         if session is not None:
-            session.close()
+            try:
+                session.close()
+            except UserError as error:
+                self._not_kept = str(error)
+                self._tell(self._not_kept)
             self.closed.emit()
 
     def _show_slide(self, slide: Slide) -> None:
@@ -190,7 +195,8 @@ class Opening(QObject):
         wishes = preferences("sessions")
         session = Session(folder, slide, author=wishes.author if wishes is not None else "")
         self.session = session
-        notices = [*session.notices, session.annotations.recovered or ""]
+        notices = [self._not_kept, *session.notices, session.annotations.recovered or ""]
+        self._not_kept = ""
         if session.why_read_only is not None:
             notices.append(f"It can be looked at here, not changed: {session.why_read_only}")
         self._tell(" ".join(filter(None, notices)) or "Ready.")
