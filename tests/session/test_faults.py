@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.annotations.lock import WriterLock
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.session import Session
@@ -66,4 +67,34 @@ def test_a_disk_that_is_full_at_the_end_stops_no_slide_from_being_closed(
     for slide in again.slides:
         assert slide.annotations.why_read_only is None
         assert slide.annotations.position == 1
+    again.close()
+
+
+def test_what_a_window_changes_until_it_is_closed_is_not_written_over(session: Session) -> None:
+    take = WriterLock.take
+    with pytest.MonkeyPatch.context() as patched:
+
+        def as_the_first_is_closed(folder: Path) -> WriterLock:
+            patched.undo()
+            session.set_colours({"nucleus": "#00ff00"})
+            session.close()
+            return take(folder)
+
+        patched.setattr(WriterLock, "take", as_the_first_is_closed)
+        second = Session(session.folder, compute=CPU)
+    assert not second.read_only
+    assert second.colours == ["#00ff00"]
+    second.close()
+    assert "#00ff00" in (session.folder / "session.json").read_text()
+
+
+def test_a_damaged_session_file_does_not_lock_its_folder(session: Session) -> None:
+    session.close()
+    whole = (session.folder / "session.json").read_text()
+    (session.folder / "session.json").write_text("{")
+    with pytest.raises(UserError, match="damaged") as kept:
+        Session(session.folder, compute=CPU)
+    (session.folder / "session.json").write_text(whole)
+    again = Session(session.folder, compute=CPU)
+    assert not again.read_only, kept
     again.close()

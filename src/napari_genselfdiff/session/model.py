@@ -12,7 +12,7 @@ from psygnal import Signal
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import PRETEXT, Doubt, Round, Version
-from napari_genselfdiff.session.state import SessionState
+from napari_genselfdiff.session.folder import SessionFolder
 from napari_genselfdiff.session.task import BACKGROUND, Task
 from napari_genselfdiff.session.versions import Versions
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.network import Segmenter
 
 
-class SessionModel:
+class SessionModel(SessionFolder):
     """What a session knows of models; see `Session`, which is one.
 
     Parameters
     ----------
     folder : Path
-    state : SessionState
-        Changed in place.
 
     Attributes
     ----------
@@ -41,17 +39,12 @@ class SessionModel:
     model_changed = Signal(str)
     task_changed = Signal()
 
-    def __init__(self, folder: Path, state: SessionState) -> None:
-        self.folder = folder
-        self._state = state
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self._untrained: tuple[tuple[Task, str], Segmenter] | None = None
         self.notices: list[str] = []
-        self.versions = Versions(folder, state)
+        self.versions = Versions(folder, self._state)
         self._choose_usable_version()
-
-    def save(self) -> None:
-        """Write down what changed."""
-        raise NotImplementedError
 
     @property
     def current(self) -> str | None:

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_genselfdiff.annotations.lock import WriterLock
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event
-from napari_genselfdiff.files import is_refusal
 from napari_genselfdiff.geometry import Region, layer_count
 from napari_genselfdiff.session.model import SessionModel
 from napari_genselfdiff.session.slide import SessionSlide
 from napari_genselfdiff.session.slides import SessionSlides
-from napari_genselfdiff.session.state import read_state
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.slides.tissue import SlideTissue
 
@@ -88,15 +85,8 @@ class Session(SessionModel):
     ) -> None:
         self._compute = compute
         self._pace: Pace | None = None
-        super().__init__(Path(folder), read_state(Path(folder)))
+        super().__init__(Path(folder))
         self.model_changed.connect(self._name_model)
-        self._lock: WriterLock | None = None
-        self.why_read_only: UserError | None = None
-        try:
-            self._lock = WriterLock.take(self.folder)
-        except UserError as error:
-            self.why_read_only = error
-        self.read_only = self._lock is None
         self.slides = SessionSlides(self.folder, self._state, read_only=self.read_only, author=author)
         self._active = self.slides.find(self._state.active)
         try:
@@ -222,20 +212,6 @@ class Session(SessionModel):
         if self._active is not None:
             self._active.annotations.model = self.model_tag()
 
-    def save(self) -> None:
-        """Write ``session.json``; nothing when the session is open for looking only."""
-        if not self.read_only:
-            self._state.write(self.folder)
-
-    def _save_or_look(self) -> None:
-        """Write ``session.json``; on a disk that does not take it, the session is for looking only."""
-        try:
-            self.save()
-        except UserError as error:
-            if not is_refusal(error):
-                raise
-            self.read_only, self.why_read_only = True, error
-
     def close(self) -> None:
         """Finish writing and release the session's folder, whatever happens; safe to call twice.
 
@@ -244,16 +220,14 @@ class Session(SessionModel):
         UserError
             If the disk does not take it; what was drawn is in the journals.
         """
-        lock, self._lock = self._lock, None
         try:
-            if lock is not None:
+            if self._lock is not None:
                 self.save()
         finally:
             try:
                 self.slides.close()
             finally:
-                if lock is not None:
-                    lock.release()
+                self._release()
 
     def segment(
         self,
