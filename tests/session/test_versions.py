@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import Event, Finished
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.models.versions import Round
+from napari_genselfdiff.models.versions import Round, Version
 from napari_genselfdiff.session import Session
 
 Pixels = np.ndarray[Any, Any]
@@ -147,3 +148,52 @@ def test_weights_that_the_session_file_does_not_know_are_found_again(tuned: Sess
     assert found.parent == "round-1"
     assert found.steps == 2
     again.close()
+
+
+def test_the_name_of_a_deleted_version_is_not_given_again(tuned: Session) -> None:
+    from napari_genselfdiff.verbs.auditing import check_session
+
+    tuned.annotations.stroke(0, 5, 5, encode(np.ones((9, 9), int)), np.ones((9, 9), bool))  # names round-1
+    tuned.use_model("tiny")
+    tuned.delete_version("round-1")
+    tuned.close()
+    again = Session(tuned.folder, tuned.slide, compute=tuned.compute)
+    outcome = last(again.fine_tune(seconds=60, steps=2))
+    assert outcome.version.name == "round-2"
+    again.adopt(outcome)
+    again.close()
+    assert check_session(again.folder).problems == ()
+
+
+def test_a_name_that_is_written_somewhere_is_not_given_again(tuned: Session) -> None:
+    """As in sessions of a time when deleted names were not kept."""
+    tuned.annotations.stroke(0, 5, 5, encode(np.ones((9, 9), int)), np.ones((9, 9), bool))
+    folder, journal = tuned.active.folder, tuned.annotations.folder / "journal.ndjson"
+    tuned.close()
+    path = tuned.folder / "session.json"
+
+    def name_after(**versions: str | None) -> str:
+        """What the next version is called where these, each with its parent, are all."""
+        values = json.loads(path.read_text())
+        values |= {"current": None, "previous": None}
+        values["versions"] = [
+            {"name": name, "path": f"models/{name}.safetensors", "parent": parent}
+            for name, parent in versions.items()
+        ]
+        path.write_text(json.dumps(values))
+        again = Session(tuned.folder, compute=tuned.compute)
+        again.close()
+        return again.versions.new_name()
+
+    (tuned.folder / "models" / "round-1.safetensors").unlink()
+    assert name_after() == "round-2"  # round-1 is in the journal
+    journal.unlink()
+    assert name_after() == "round-1"
+    assert name_after(other="round-1") == "round-2"
+    (folder / "predictions" / "round-1-1.0000.zarr").mkdir(parents=True)
+    assert name_after() == "round-2"
+
+
+def test_versions_that_come_of_one_another_in_a_circle_end(tuned: Session) -> None:
+    tuned._state.versions = [replace(tuned.versions["round-1"], parent="a"), Version("a", "", "round-1")]
+    assert not tuned.grown

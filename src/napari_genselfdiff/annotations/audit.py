@@ -7,6 +7,7 @@ journal was kept elsewhere, because whoever can write the file can also compute 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,7 @@ from napari_genselfdiff.geometry import Region
 
 _TAG = " sha256:"
 _TAG_DIGITS = 16
+_MODEL = re.compile(rb'"model":("(?:[^"\\]|\\.)*")')
 
 
 def model_tag(name: str, sha256: str) -> str:
@@ -176,6 +178,16 @@ def read_records(
         for entry in entries if last is None else entries[max(0, len(entries) - last) :]:
             file.seek(entry.offset)
             yield _readable(file.read(entry.length), entry, classes)
+
+
+def models_named(folder: Path) -> set[str]:
+    """Names of the models that a journal says were in use, found without reading what was drawn."""
+    try:
+        with (folder / JOURNAL_NAME).open("rb") as file:
+            found = {match[1] for line in file if (match := _MODEL.search(line))}
+    except OSError:
+        return set()
+    return {split_tag(json.loads(tag))[0] for tag in found}
 
 
 def audit(folder: Path, *, replay: bool = False) -> Audit:

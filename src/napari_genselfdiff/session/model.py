@@ -196,8 +196,9 @@ class SessionModel(SessionFolder):
     @property
     def grown(self) -> bool:
         """Whether the model in use comes from a pretext by the session's corrections alone."""
-        name = self.current
-        while name is not None and name in self.versions:
+        name, seen = self.current, set[str]()
+        while name is not None and name in self.versions and name not in seen:
+            seen.add(name)
             version = self.versions[name]
             if version.settings.get("fresh"):
                 return True

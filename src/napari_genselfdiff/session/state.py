@@ -14,6 +14,7 @@ from napari_genselfdiff.session.task import Task
 
 FILE_NAME = "session.json"
 FORMAT = 2
+_AS_THEY_ARE = ("active", "current", "previous", "colours", "pretext", "numbers")
 
 
 @dataclass
@@ -71,6 +72,8 @@ class SessionState:
         Class name to ``#RRGGBB``, where the user chose one.
     pretext : str or None
         Pretext that the next model starts from, when another than the task's (after adapting to a cohort).
+    numbers : dict of str to int
+        The highest number that a deleted version had, by what stands before it in its name.
     """
 
     slides: list[SlideState] = field(default_factory=list)
@@ -81,6 +84,7 @@ class SessionState:
     task: Task | None = None
     colours: dict[str, str] = field(default_factory=dict)
     pretext: str | None = None
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def slide(self, fingerprint: str) -> SlideState | None:
         """The slide with this fingerprint."""
@@ -96,7 +100,7 @@ class SessionState:
         """
         values = {
             "format": FORMAT,
-            **{name: getattr(self, name) for name in ("active", "current", "previous", "colours", "pretext")},
+            **{name: getattr(self, name) for name in _AS_THEY_ARE},
             "slides": [asdict(slide) for slide in self.slides],
             "versions": [version.to_dict() for version in self.versions],
             "task": self.task.to_dict() if self.task is not None else None,
@@ -138,6 +142,7 @@ def _decoded(values: dict[str, Any]) -> SessionState:
         task=Task.from_dict(values["task"]) if values["task"] else None,
         colours=dict(values["colours"]),
         pretext=values["pretext"],
+        numbers={stem: int(number) for stem, number in values.get("numbers", {}).items()},
     )
     for slide in state.slides:
         if not isinstance(slide.fingerprint, str) or not isinstance(slide.folder, str):

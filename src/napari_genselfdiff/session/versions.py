@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,11 +125,9 @@ class Versions:
         return f"models/{name}{library.SUFFIX}"
 
     def new_name(self, stem: str = "round") -> str:
-        """A name that no version and no file has."""
-        taken = {version.name for version in self}
-        taken |= {path.stem for path in (self._folder / "models").glob(f"*{library.SUFFIX}")}
+        """A name that no version has or ever had, and no file."""
         number = 1
-        while f"{stem}-{number}" in taken:
+        while not self._is_free(f"{stem}-{number}"):
             number += 1
         return f"{stem}-{number}"
 
@@ -239,10 +238,34 @@ class Versions:
                     f"the version could not be deleted ({error.strerror})", path, "check the folder"
                 ) from error
         self._state.versions.remove(version)
+        stem, number = _numbered(name)
+        self._state.numbers[stem] = max(number, self._state.numbers.get(stem, 0))
         self._segmenters.pop(name, None)
         self.damaged.pop(name, None)
         if self._state.previous == name:
             self._state.previous = None
+
+    def _is_free(self, name: str) -> bool:
+        """Whether a name was never used: journals and versions that came of a deleted one go on naming it."""
+        stem, number = _numbered(name)
+        return (
+            number > self._state.numbers.get(stem, -1)
+            and all(name not in (version.name, version.parent) for version in self)
+            and not (self._folder / self.new_path(name)).exists()
+            and name not in self._mentioned
+        )
+
+    @cached_property
+    def _mentioned(self) -> set[str]:
+        """Names in the journals and of predictions: of old sessions, which kept no numbers of the deleted."""
+        from napari_genselfdiff.annotations.audit import models_named
+
+        names = set[str]()
+        for slide in self._state.slides:
+            folder = self._folder / slide.folder
+            names |= models_named(folder / "annotations")
+            names |= {path.stem.rpartition("-")[0] for path in (folder / "predictions").glob("*.zarr")}
+        return names
 
     def _find_forgotten(self) -> None:
         """Take in weights that were written before a crash, whose version never reached ``session.json``."""
@@ -267,3 +290,9 @@ class Versions:
 
     def _replace(self, version: Version) -> None:
         self._state.versions = [version if old.name == version.name else old for old in self]
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """What stands before the number at the end of a name, and the number; 0 where there is none."""
+    found = re.fullmatch(r"(.+)-([0-9]+)", name)
+    return (found[1], int(found[2])) if found else (name, 0)
