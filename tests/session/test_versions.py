@@ -197,3 +197,15 @@ def test_a_name_that_is_written_somewhere_is_not_given_again(tuned: Session) -> 
 def test_versions_that_come_of_one_another_in_a_circle_end(tuned: Session) -> None:
     tuned._state.versions = [replace(tuned.versions["round-1"], parent="a"), Version("a", "", "round-1")]
     assert not tuned.grown
+
+
+def test_a_version_that_segments_is_not_deleted(tuned: Session) -> None:
+    events = tuned.segment(Region(0, 0, 300, 400))
+    next(events)
+    tuned.use_model("tiny")
+    with pytest.raises(UserError, match="segments a slide just now"):
+        tuned.delete_version("round-1")
+    assert (tuned.folder / "models" / "round-1.safetensors").exists()
+    last(events)
+    tuned.delete_version("round-1")
+    assert not tuned.active.has_predictions("round-1")

@@ -190,7 +190,7 @@ class Session(SessionModel):
         Raises
         ------
         UserError
-            If it is in use, or the file cannot be deleted.
+            If it is in use, or segments a slide, or the file cannot be deleted.
         """
         self.versions.delete(name)
         self.save()

@@ -39,12 +39,15 @@ class Versions:
     ----------
     damaged : dict of str to str
         Versions whose weights are missing or damaged, and what is wrong, in plain words.
+    segmenting : list of str
+        Versions that segment a slide just now, in whatever thread.
     """
 
     def __init__(self, folder: Path, state: SessionState) -> None:
         self._folder, self._state = folder, state
         self._segmenters: dict[str, Segmenter] = {}
         self.damaged: dict[str, str] = {}
+        self.segmenting: list[str] = []
         self._find_forgotten()
         for version in state.versions:
             try:
@@ -224,11 +227,13 @@ class Versions:
         Raises
         ------
         UserError
-            If it is in use, or the file cannot be deleted.
+            If it is in use, or segments a slide, or the file cannot be deleted.
         """
         version = self[name]
         if name == self._state.current:
             raise UserError("this version is in use", version.shown, "use another one first")
+        if name in self.segmenting:
+            raise UserError("this version segments a slide just now", version.shown, "cancel that first")
         path = self.path(name)
         if path.is_relative_to(self._folder / "models"):
             try:

@@ -51,18 +51,23 @@ def segment_slide(
         if clipped is None:
             raise UserError("the view shows no part of the slide", on.name, "move the slide into view")
         segmenter = session.segmenter(name)
-        yield from stream_region(
-            segmenter,
-            on.slide,
-            clipped,
-            on.predictions(name or "", segmenter.spec),
-            compute=session.compute,
-            pace=session.pace(),
-            centre=centre,
-            tissue=on.tissue.find() if slide_wide else None,
-            objects=slide_wide,
-            cancel=cancel,
-        )
+        used = session.versions.segmenting
+        used.append(name or "")
+        try:
+            yield from stream_region(
+                segmenter,
+                on.slide,
+                clipped,
+                on.predictions(name or "", segmenter.spec),
+                compute=session.compute,
+                pace=session.pace(),
+                centre=centre,
+                tissue=on.tissue.find() if slide_wide else None,
+                objects=slide_wide,
+                cancel=cancel,
+            )
+        finally:
+            used.remove(name or "")
 
     return work()
 
