@@ -209,3 +209,20 @@ def test_a_version_that_segments_is_not_deleted(tuned: Session) -> None:
     last(events)
     tuned.delete_version("round-1")
     assert not tuned.active.has_predictions("round-1")
+
+
+def test_a_version_whose_classes_are_named_anew_leaves_nothing_behind(tuned: Session) -> None:
+    tuned.change_classes(["cell"])
+    first = tuned.current
+    assert first is not None
+    events = tuned.segment(Region(0, 0, 300, 400))
+    next(events)
+    tuned.change_classes(["cells"])
+    assert first in tuned.versions, "it segments"
+    last(events)
+    tuned.use_model(first)
+    tuned.delete_version("classes-2")
+    tuned.change_classes(["Cells"])
+    assert tuned.current == "classes-3"
+    assert first not in tuned.versions
+    assert not tuned.active.has_predictions(first)

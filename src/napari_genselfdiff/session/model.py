@@ -46,6 +46,10 @@ class SessionModel(SessionFolder):
         self.versions = Versions(folder, self._state)
         self._choose_usable_version()
 
+    def delete_version(self, name: str) -> None:
+        """Delete a version and what it said."""
+        raise NotImplementedError
+
     @property
     def current(self) -> str | None:
         """Name of the version in use."""
@@ -127,8 +131,9 @@ class SessionModel(SessionFolder):
             before = self.versions[self.current]
             made = self.versions.reclassed(before, with_classes(self.segmenter(), classes))
             self.use_model(made.name)
-            if made.parent != before.name:  # it was named anew before anything came of it
-                self.versions.delete(before.name)
+            renamed = made.parent != before.name  # it was named anew before anything came of it
+            if renamed and before.name not in self.versions.segmenting:
+                self.delete_version(before.name)
         self.save()
         self.task_changed.emit()
 
