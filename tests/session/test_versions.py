@@ -226,3 +226,14 @@ def test_a_version_whose_classes_are_named_anew_leaves_nothing_behind(tuned: Ses
     assert tuned.current == "classes-3"
     assert first not in tuned.versions
     assert not tuned.active.has_predictions(first)
+
+
+def test_an_export_replaces_nothing_that_it_was_not_told_to(session: Session, tmp_path: Path) -> None:
+    own = tmp_path / "case12.json"
+    own.write_text("mine")
+    with pytest.raises(UserError, match=r"case12\.json"):
+        session.versions.export("tiny", tmp_path / "case12")
+    assert own.read_text() == "mine"
+    assert not (tmp_path / "case12.safetensors").exists()
+    session.versions.export("tiny", tmp_path / "case12", overwrite=True)
+    assert "tiny" in own.read_text()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 from tests.widgets.conftest import TINY
 
 from napari_genselfdiff.annotations import classes_of
@@ -250,3 +250,28 @@ def test_two_classes_of_one_name_are_told_and_no_task_begins(project: Any) -> No
     project.task_section.start.click()
     assert "same name" in project.status.text.text()
     assert project.session.task is None
+
+
+def test_an_export_replaces_only_what_the_dialog_asked_about(
+    project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = project.versions_section
+    section.tree.topLevelItem(0).setSelected(True)
+
+    def export(name: str) -> None:
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / name), ""))
+        section.export.click()
+
+    model, card = tmp_path / "case12.safetensors", tmp_path / "case12.json"
+    card.write_text("mine")
+    for name in ("case12", "case12.safetensors"):
+        export(name)
+        assert "exists" in project.status.text.text()
+        assert card.read_text() == "mine"
+    card.unlink()
+    model.write_text("mine")
+    export("case12")
+    assert model.read_text() == "mine"
+    export("case12.safetensors")
+    assert project.status.text.text().startswith("Saved")
+    assert card.exists()

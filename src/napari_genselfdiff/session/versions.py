@@ -196,7 +196,7 @@ class Versions:
         name : str
         target : str or Path
         overwrite : bool
-            Replace a file that is there.
+            Replace files that are there.
 
         Returns
         -------
@@ -206,19 +206,21 @@ class Versions:
         Raises
         ------
         UserError
-            If the file exists or cannot be written.
+            If one of the two exists or cannot be written.
         """
         target = Path(target)
         if target.suffix != library.SUFFIX:
             target = target.with_name(target.name + library.SUFFIX)
-        if target.exists() and not overwrite:
-            raise UserError("the file exists already", target, "choose another name")
+        sheet = target.with_suffix(".json")
+        for path in (target, sheet):
+            if path.exists() and not overwrite:
+                raise UserError("the file exists already", path, "choose another name")
         source = self.path(name)
         # Fingerprints say which slides were used, names could say whose.
         card = read_card(source) | {"version": self[name].to_dict() | {"path": target.name}}
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
-        write_text(target.with_suffix(".json"), json.dumps(card, indent=1, sort_keys=True) + "\n")
+        write_text(sheet, json.dumps(card, indent=1, sort_keys=True) + "\n")
         return target
 
     def delete(self, name: str) -> None:

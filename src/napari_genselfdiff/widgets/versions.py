@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.models import library
 from napari_genselfdiff.widgets.sections import button
 
 if TYPE_CHECKING:
@@ -162,7 +163,10 @@ class VersionsSection(QGroupBox):
             self, "Export the version", f"{session.versions[chosen].shown}.safetensors", "*.safetensors"
         )
         if name:
-            path = self._do(lambda: session.versions.export(chosen, Path(name), overwrite=True), None)
+            # The dialog asked about the file that it names: neither about one that gets its ending here, nor
+            # about the card where there was nothing else.
+            asked = Path(name).suffix == library.SUFFIX and Path(name).exists()
+            path = self._do(lambda: session.versions.export(chosen, Path(name), overwrite=asked), None)
             if path is not None:
                 self._tell(f"Saved {path} and its card.")
 
