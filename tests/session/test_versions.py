@@ -237,3 +237,34 @@ def test_an_export_replaces_nothing_that_it_was_not_told_to(session: Session, tm
     assert not (tmp_path / "case12.safetensors").exists()
     session.versions.export("tiny", tmp_path / "case12", overwrite=True)
     assert "tiny" in own.read_text()
+
+
+def test_copies_that_the_session_file_does_not_know_are_found_by_their_own_names(
+    tuned: Session, tmp_path: Path
+) -> None:
+    sent = tuned.versions.export("round-1", tmp_path / "sent")
+    tuned.save()
+    tuned.versions.branch("round-1")
+    tuned.versions.take_file(sent)
+    written = (tuned.folder / "session.json").read_text()
+    tuned.close()
+    (tuned.folder / "session.json").write_text(written)  # killed before it was written again
+    again = Session(tuned.folder, tuned.slide)
+    found = {version.name: (version.kind, version.parent) for version in again.versions}
+    assert found == {
+        "tiny": ("library", None),
+        "round-1": ("round", "tiny"),
+        "branch-1": ("branch", "round-1"),
+        "sent": ("imported", None),
+    }
+    again.delete_version("branch-1")
+    assert again.versions.path("round-1").exists()
+    again.close()
+
+
+def test_an_import_replaces_no_file_of_the_session(tuned: Session, tmp_path: Path) -> None:
+    adapted = tuned.folder / "models" / "pretext-1.safetensors"
+    adapted.write_text("an adapted pretext")
+    taken = tuned.versions.take_file(tuned.versions.export("round-1", tmp_path / "pretext-1"))
+    assert taken.name == "pretext-1-1"
+    assert adapted.read_text() == "an adapted pretext"

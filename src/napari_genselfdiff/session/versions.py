@@ -185,7 +185,7 @@ class Versions:
         path = Path(path)
         load_segmenter(path)  # refuses what is damaged or does something else
         stem = re.sub(r"[^\w.-]+", "_", path.stem) or "model"
-        name = stem if stem not in self else self.new_name(stem)
+        name = stem if self._is_free(stem) else self.new_name(stem)
         return self._copied(path, name, parent=None, kind="imported")
 
     def export(self, name: str, target: str | Path, *, overwrite: bool = False) -> Path:
@@ -278,14 +278,23 @@ class Versions:
         """Take in weights that were written before a crash, whose version never reached ``session.json``."""
         known = {self._folder / version.path for version in self}
         for path in sorted((self._folder / "models").glob(f"*{library.SUFFIX}")):
-            if path in known or path.name.startswith("."):
+            if path in known or path.stem in self or path.name.startswith("."):
                 continue
             try:
                 card = read_card(path)
                 if card.get("kind") == "segmenter":
-                    self.add(Version.from_dict({**card["version"], "path": self.new_path(path.stem)}))
+                    self.add(self._by_its_file(path.stem, Version.from_dict(card["version"])))
             except (UserError, KeyError, TypeError):
                 continue  # not a version: left where it is
+
+    def _by_its_file(self, name: str, carded: Version) -> Version:
+        """A version as its card says, or as a copy: that came with the card of what it was copied from."""
+        path = self.new_path(name)
+        if carded.name == name:
+            return replace(carded, path=path)
+        if name.startswith("branch-"):
+            return Version(name, path, carded.name, made=carded.made, kind="branch")
+        return Version(name, path, made=carded.made, kind="imported")
 
     def _copied(self, source: Path, name: str, *, parent: str | None, kind: str) -> Version:
         made = datetime.now(UTC).isoformat(timespec="seconds")
