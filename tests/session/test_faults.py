@@ -15,6 +15,7 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.annotations.lock import WriterLock
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.session import Session
 from napari_genselfdiff.slides import slide_from_arrays
 
@@ -98,3 +99,44 @@ def test_a_damaged_session_file_does_not_lock_its_folder(session: Session) -> No
     again = Session(session.folder, compute=CPU)
     assert not again.read_only, kept
     again.close()
+
+
+def test_a_window_that_only_looks_writes_nothing(session: Session, tissue: Any) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in session.folder.rglob("*") if path.is_file()}
+
+    whole = Region(0, 0, 300, 400)
+    session.annotations.stroke(0, 5, 5, encode(ONE.astype(int)), ONE)
+    *_, _end = session.segment(Region(0, 0, 300, 200))
+    second = Session(session.folder, slide_from_arrays(tissue, name="tissue", mpp=0.5), compute=CPU)
+    before = files()
+    seen = second.predictions().read(0, whole)
+    np.testing.assert_array_equal(seen, session.predictions().read(0, whole))
+    assert (seen > 0).any()
+    assert (seen == 0).any()
+    *_, _end = second.segment(whole)
+    assert (second.predictions().read(0, whole) > 0).all()
+    np.testing.assert_array_equal(session.predictions().read(0, whole), seen)
+
+    for change in (
+        lambda: second.versions.branch("tiny"),
+        lambda: second.versions.take_file(second.versions.path("tiny")),
+        lambda: second.versions.rename("tiny", "mine"),
+        lambda: second.delete_version("tiny"),
+        lambda: second.change_classes(["x", "y"]),
+        lambda: list(second.fine_tune(steps=1)),
+        lambda: list(second.adapt(seconds=1, steps=1)),
+    ):
+        with pytest.raises(UserError, match="another window"):
+            change()
+    second.close()
+    assert files() == before
+
+
+def test_a_window_that_only_looks_sees_what_is_segmented_later(session: Session, tissue: Any) -> None:
+    whole = Region(0, 0, 300, 400)
+    second = Session(session.folder, slide_from_arrays(tissue, name="tissue", mpp=0.5), compute=CPU)
+    assert not second.predictions().read(0, whole).any()
+    *_, _end = session.segment(whole)
+    np.testing.assert_array_equal(second.predictions().read(0, whole), session.predictions().read(0, whole))
+    second.close()

@@ -20,7 +20,7 @@ from napari_genselfdiff.files import is_refusal
 from napari_genselfdiff.geometry import Region, layer_count, layer_shape
 
 if TYPE_CHECKING:
-    from zarr.storage import MemoryStore
+    from zarr.abc.store import Store
 
     from napari_genselfdiff.events import TileDone
 
@@ -78,7 +78,7 @@ class PredictionStore:
 
     def __init__(
         self,
-        folder: Path | str | MemoryStore,
+        folder: Path | str | Store,
         shape: tuple[int, int],
         scale: float,
         *,
@@ -142,6 +142,26 @@ class PredictionStore:
             from zarr.storage import MemoryStore
 
             _LOG.warning("%s cannot be written (%s): predictions are kept in memory", folder, error.strerror)
+            return cls(MemoryStore(), shape, scale, mpp=mpp)
+
+    @classmethod
+    def looked_at(
+        cls, folder: Path, shape: tuple[int, int], scale: float, *, mpp: float | None = None
+    ) -> PredictionStore:
+        """Open a store that another window writes; what is predicted here is kept in memory.
+
+        Parameters
+        ----------
+        folder, shape, scale, mpp
+            As for the class.
+        """
+        from zarr.storage import MemoryStore
+
+        from napari_genselfdiff.segmentation.looking import LookedAt
+
+        try:
+            return cls(LookedAt(folder), shape, scale, mpp=mpp)
+        except _DAMAGE:  # left to the window that writes
             return cls(MemoryStore(), shape, scale, mpp=mpp)
 
     def read(self, layer: int, region: Region) -> NDArray[np.uint8]:

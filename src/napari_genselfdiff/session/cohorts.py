@@ -80,6 +80,7 @@ def adapt_pretext(
     corrected = [slide for slide in slides if slide.corrected]
 
     def work() -> Iterator[Event]:
+        session.check_writable()
         check = None if spec is None else _few_label_check(session, spec, corrected, base, cancel)
         for event in adapt(
             [slide.slide for slide in slides],

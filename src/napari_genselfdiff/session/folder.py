@@ -51,6 +51,18 @@ class SessionFolder:
         if not self.read_only:
             self._state.write(self.folder)
 
+    def check_writable(self) -> None:
+        """Refuse to change anything where the session can only be looked at.
+
+        Raises
+        ------
+        UserError
+            With what stands in the way.
+        """
+        if self.read_only:
+            why = str(self.why_read_only or "open it again")
+            raise UserError("the session is open for looking only", self.folder, why)
+
     def _save_or_look(self) -> None:
         """Write ``session.json``; on a disk that does not take it, the session is for looking only."""
         try:

@@ -43,7 +43,7 @@ class SessionModel(SessionFolder):
         super().__init__(folder)
         self._untrained: tuple[tuple[Task, str], Segmenter] | None = None
         self.notices: list[str] = []
-        self.versions = Versions(folder, self._state)
+        self.versions = Versions(folder, self._state, check_writable=self.check_writable)
         self._choose_usable_version()
 
     def delete_version(self, name: str) -> None:
@@ -114,11 +114,12 @@ class SessionModel(SessionFolder):
         Raises
         ------
         UserError
-            If there are too few or too many names, or two are the same.
+            If there are too few or too many names, or two are the same, or nothing may be changed.
         """
         classes = Task.named(names, mpp=None).classes
         if classes == self.classes:
             return
+        self.check_writable()
         if len(classes) < len(self.classes):
             raise UserError(
                 "a class that a model knows stays", self.classes[-1], "start a new task to go on without it"

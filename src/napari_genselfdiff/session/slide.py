@@ -178,7 +178,7 @@ class SessionSlide:
         return any(next((folder / "labels" / "0" / "c").glob("*"), None) for folder in folders)
 
     def predictions(self, version: str, spec: SegmenterSpec) -> PredictionStore:
-        """What a version of the model said, and where its next predictions go.
+        """What a version of the model said, and where its next predictions go: into memory for looking only.
 
         Raises
         ------
@@ -193,7 +193,8 @@ class SessionSlide:
                 scale = spec.scale_for(slide.mpp, slide.where)
                 # Another resolution of the slide means another grid: its predictions do not mix.
                 folder = self.folder / "predictions" / f"{version}-{scale:.4f}.zarr"
-                self._stores[version] = PredictionStore.reopened(folder, slide.shape, scale, mpp=slide.mpp)
+                opened = PredictionStore.looked_at if self._read_only else PredictionStore.reopened
+                self._stores[version] = opened(folder, slide.shape, scale, mpp=slide.mpp)
             return self._stores[version]
 
     def labels(

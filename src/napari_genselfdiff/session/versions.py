@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,6 +34,8 @@ class Versions:
         Of the session; weights lie in ``models/`` in it.
     state : SessionState
         Changed in place; whoever calls writes it down.
+    check_writable : callable
+        Raises a `UserError` when nothing may be changed.
 
     Attributes
     ----------
@@ -43,8 +45,8 @@ class Versions:
         Versions that segment a slide just now, in whatever thread.
     """
 
-    def __init__(self, folder: Path, state: SessionState) -> None:
-        self._folder, self._state = folder, state
+    def __init__(self, folder: Path, state: SessionState, *, check_writable: Callable[[], None]) -> None:
+        self._folder, self._state, self._check_writable = folder, state, check_writable
         self._segmenters: dict[str, Segmenter] = {}
         self.damaged: dict[str, str] = {}
         self.segmenting: list[str] = []
@@ -140,8 +142,9 @@ class Versions:
         Raises
         ------
         UserError
-            If another version is called so.
+            If another version is called so, or nothing may be changed.
         """
+        self._check_writable()
         title = " ".join(title.split())
         if len(title) > LONGEST_TITLE:
             raise UserError("the name is too long", title, f"use at most {LONGEST_TITLE} letters")
@@ -151,6 +154,7 @@ class Versions:
 
     def branch(self, name: str, title: str = "") -> Version:
         """A version of the same weights, to go on from in another direction."""
+        self._check_writable()
         twin = self._copied(self.path(name), self.new_name("branch"), parent=name, kind="branch")
         if title:
             self.rename(twin.name, title)
@@ -163,6 +167,7 @@ class Versions:
         """
         from napari_genselfdiff.segmentation.network import save_segmenter
 
+        self._check_writable()
         passed = before.kind == "classes" and all(version.parent != before.name for version in self)
         parent = before.parent if passed else before.name
         name, made = self.new_name("classes"), datetime.now(UTC).isoformat(timespec="seconds")
@@ -178,10 +183,11 @@ class Versions:
         Raises
         ------
         UserError
-            If it is not a segmenter.
+            If it is not a segmenter, or nothing may be changed.
         """
         from napari_genselfdiff.segmentation.network import load_segmenter
 
+        self._check_writable()
         path = Path(path)
         load_segmenter(path)  # refuses what is damaged or does something else
         stem = re.sub(r"[^\w.-]+", "_", path.stem) or "model"
@@ -229,8 +235,9 @@ class Versions:
         Raises
         ------
         UserError
-            If it is in use, or segments a slide, or the file cannot be deleted.
+            If it is in use, or segments a slide, or the file cannot be deleted, or nothing may be changed.
         """
+        self._check_writable()
         version = self[name]
         if name == self._state.current:
             raise UserError("this version is in use", version.shown, "use another one first")

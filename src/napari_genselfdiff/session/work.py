@@ -89,6 +89,7 @@ def fine_tune_model(
     def work() -> Iterator[Event]:
         from napari_genselfdiff.finetuning.rounds import train_round
 
+        session.check_writable()
         if not corrected:
             raise UserError(
                 "nothing is corrected yet",
