@@ -16,6 +16,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Round, Version
+from napari_genselfdiff.segmentation.network import build_segmenter, save_segmenter
 from napari_genselfdiff.session import Session
 
 Pixels = np.ndarray[Any, Any]
@@ -268,3 +269,28 @@ def test_an_import_replaces_no_file_of_the_session(tuned: Session, tmp_path: Pat
     taken = tuned.versions.take_file(tuned.versions.export("round-1", tmp_path / "pretext-1"))
     assert taken.name == "pretext-1-1"
     assert adapted.read_text() == "an adapted pretext"
+
+
+def test_a_model_of_the_library_is_found_where_the_library_is_now(
+    session: Session, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_genselfdiff.verbs.auditing import check_session
+
+    session.annotations.stroke(0, 5, 5, encode(np.ones((9, 9), int)), np.ones((9, 9), bool))
+    session.close()
+    elsewhere = home.rename(home.with_name("elsewhere"))
+    monkeypatch.setenv("GENSELFDIFF_HOME", str(elsewhere))
+    again = Session(session.folder, session.slide)
+    assert again.current == "tiny"
+    assert again.notices == []
+    assert again.segmenter().spec.classes == ("background", "nucleus")
+    again.close()
+    assert check_session(session.folder).problems == ()
+
+    path = elsewhere / "models" / "tiny.safetensors"
+    spec = again.segmenter().spec
+    save_segmenter(build_segmenter(spec, start=None, seed=4), path)
+    other = Session(session.folder, session.slide)
+    assert other.current == "tiny"
+    assert any("another file" in notice for notice in other.notices)
+    other.close()

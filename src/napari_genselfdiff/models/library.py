@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,18 @@ def resolve(name_or_path: str | Path) -> Path:
         return path
     names = ", ".join(entry.name for entry in list_models())
     raise UserError("there is no such model", name_or_path, f"give a file, or one of: {names}")
+
+
+def version_path(folder: Path, version: Version) -> Path:
+    """Where the weights of a session's version lie; ``folder`` is the session's.
+
+    A model of the library may lie elsewhere now: in another environment, or on another computer.
+    """
+    path = folder / version.path
+    if version.kind == "library" and not path.is_file():
+        with suppress(UserError):
+            return resolve(version.name)
+    return path
 
 
 def import_model(path: str | Path, *, name: str | None = None) -> ModelEntry:

@@ -64,6 +64,8 @@ class Version:
         What the gate said, in plain words.
     kind : {"library", "round", "branch", "imported", "classes"}
         How it came into the session.
+    sha256 : str
+        Of a library model's file when it came into the session; else, and in old sessions, empty.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Version:
     settings: dict[str, Any] = field(default_factory=dict)
     answer: str = ""
     kind: str = "library"
+    sha256: str = ""
 
     @property
     def shown(self) -> str:

@@ -246,3 +246,8 @@ class SessionModel(SessionFolder):
         for name, problem in self.versions.damaged.items():
             fallback = f"; {self.current or 'no model'} is in use instead" if name == wanted else ""
             self.notices.append(f"the weights of {name} cannot be used: {problem}{fallback}")
+        for name in self.versions.exchanged:
+            self.notices.append(
+                f"the library's {name} is another file than the one this session began with: "
+                "what it segments now may differ from what it segmented before"
+            )

@@ -16,7 +16,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.files import atomic_path, write_text
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import Version
-from napari_genselfdiff.models.weights import read_card
+from napari_genselfdiff.models.weights import read_card, sha256_of
 
 if TYPE_CHECKING:
     from napari_genselfdiff.segmentation.network import Segmenter
@@ -41,6 +41,8 @@ class Versions:
     ----------
     damaged : dict of str to str
         Versions whose weights are missing or damaged, and what is wrong, in plain words.
+    exchanged : list of str
+        Models of the library whose file is another one now.
     segmenting : list of str
         Versions that segment a slide just now, in whatever thread.
     """
@@ -49,11 +51,15 @@ class Versions:
         self._folder, self._state, self._check_writable = folder, state, check_writable
         self._segmenters: dict[str, Segmenter] = {}
         self.damaged: dict[str, str] = {}
+        self.exchanged: list[str] = []
         self.segmenting: list[str] = []
         self._find_forgotten()
         for version in state.versions:
+            path = self.path(version.name)
             try:
-                read_card(self.path(version.name))
+                read_card(path)
+                if version.sha256 and version.sha256 != sha256_of(path):
+                    self.exchanged.append(version.name)
             except UserError as error:
                 self.damaged[version.name] = str(error)
 
@@ -74,7 +80,7 @@ class Versions:
 
     def path(self, name: str) -> Path:
         """Where a version's weights lie."""
-        return self._folder / self[name].path
+        return library.version_path(self._folder, self[name])
 
     def usable(self, name: str | None) -> str | None:
         """The version, or the nearest one that it was trained from whose weights are there."""
@@ -121,7 +127,7 @@ class Versions:
         path = library.resolve(name)
         segmenter = load_segmenter(path)
         if path.stem not in self:
-            self.add(Version(path.stem, str(path.resolve())))
+            self.add(Version(path.stem, str(path.resolve()), sha256=sha256_of(path)))
             self.keep(path.stem, segmenter)
         return self[path.stem]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from napari_genselfdiff.annotations.audit import Audit, audit, split_tag
 from napari_genselfdiff.annotations.journal import JOURNAL_NAME
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.models.library import version_path
 from napari_genselfdiff.models.weights import read_card, read_weights, sha256_of
 from napari_genselfdiff.session.state import FILE_NAME, SessionState, read_state
 
@@ -137,7 +138,8 @@ def class_names(folder: Path, state: SessionState) -> tuple[str, ...]:
     for version in state.versions:
         if version.name == state.current:
             try:
-                return tuple(str(name) for name in read_card(folder / version.path).get("classes", ()))
+                card = read_card(version_path(folder, version))
+                return tuple(str(name) for name in card.get("classes", ()))
             except UserError:
                 break
     return state.task.classes if state.task is not None else ()
@@ -146,7 +148,7 @@ def class_names(folder: Path, state: SessionState) -> tuple[str, ...]:
 def _checked(folder: Path, state: SessionState) -> list[ModelCheck]:
     checks = []
     for version in state.versions:
-        path = folder / version.path
+        path = version_path(folder, version)
         try:
             read_weights(path)  # all of it: the header of a file that was cut off may be whole
             checks.append(ModelCheck(version.name, path, sha256_of(path)))

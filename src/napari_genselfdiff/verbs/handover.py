@@ -29,6 +29,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, Progress
 from napari_genselfdiff.files import atomic_folder, atomic_path
 from napari_genselfdiff.geometry import Region
+from napari_genselfdiff.models.library import version_path
 from napari_genselfdiff.models.weights import read_card, sha256_of
 from napari_genselfdiff.session.state import SessionState, read_state
 from napari_genselfdiff.verbs.auditing import annotation_folders, class_names, slide_names
@@ -229,7 +230,7 @@ def _places(boxes: Sequence[Region]) -> list[Region]:
 
 def _write_models(target: Path, folder: Path, state: SessionState) -> None:
     for version in state.versions:
-        path = folder / version.path
+        path = version_path(folder, version)
         try:
             card: dict[str, Any] = {"card": read_card(path), "sha256": sha256_of(path)}
         except UserError as error:
