@@ -106,8 +106,10 @@ def test_a_slide_that_is_gone_is_told_and_the_project_stays(project: Any, files:
 
 def test_a_folder_without_a_project_is_not_opened(project: Any, tmp_path: Path) -> None:
     project.viewer.layers.clear()
+    (tmp_path / "empty").mkdir()
     project.opening.open_project(tmp_path / "empty")
     assert "no project" in project.status.text.text()
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_new_project_begins_with_the_slide_in_view(project: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from napari_genselfdiff.contributions import SLIDE_KEY, open_as_preferred, prefe
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, default_folder
+from napari_genselfdiff.session.state import read_state
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.widgets.layers import SessionLayers
 from napari_genselfdiff.widgets.slides import add_slide, slide_of_layer
@@ -105,9 +106,8 @@ class Opening(QObject):
         image = self.layers.image if self.layers is not None else None
 
         def switch() -> None:
-            session = Session(folder)  # refused before the one that is open is left
-            begun = len(session.slides) > 0
-            session.close()
+            # Refused before the one that is open is left; read only, as it may be a wrong folder.
+            begun = len(read_state(folder).slides) > 0
             if not begun and image is None:
                 raise UserError(
                     "the folder holds no project", folder, "open a slide first to begin one there"
