@@ -140,3 +140,16 @@ def test_a_window_that_only_looks_sees_what_is_segmented_later(session: Session,
     *_, _end = session.segment(whole)
     np.testing.assert_array_equal(second.predictions().read(0, whole), session.predictions().read(0, whole))
     second.close()
+
+
+def test_a_model_that_cannot_be_written_down_is_not_put_to_use(
+    session: Session, refusing: Callable[[Path, int], AbstractContextManager[None]]
+) -> None:
+    branch, told = session.versions.branch("tiny").name, list[str]()
+    session.model_changed.connect(told.append)
+    with refusing(session.folder, errno.ENOSPC), pytest.raises(UserError, match="free some space"):
+        session.use_model(branch)
+    assert (session.current, session.previous) == ("tiny", None)
+    session.use_model(branch)
+    assert told == [branch]
+    assert session.annotations.model.startswith(branch)

@@ -144,13 +144,18 @@ class SessionModel(SessionFolder):
         Raises
         ------
         UserError
-            If there is none, or it is damaged, or not a segmenter.
+            If there is none, or it is damaged, or not a segmenter, or the choice cannot be written down.
         """
         name = name if name in self.versions else self.versions.take_from_library(name).name
         self.versions.segmenter(name)  # a damaged one is refused before anything is changed
         if name != self.current:
+            before = self.previous, self.current
             self._state.previous, self._state.current = self.current or self.previous, name
-            self.save()
+            try:
+                self.save()
+            except BaseException:
+                self._state.previous, self._state.current = before
+                raise
             self.model_changed.emit(name)
 
     def model_tag(self) -> str:
