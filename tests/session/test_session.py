@@ -21,7 +21,7 @@ from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Round
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
-from napari_genselfdiff.session import Session
+from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.slides import slide_from_arrays
 from napari_genselfdiff.slides.tissue import Tissue
 
@@ -180,3 +180,9 @@ def test_a_whole_slide_is_segmented_and_its_objects_are_counted_once(session: Se
     again = last(session.segment(WHOLE, slide_wide=True))
     assert again.result == 0  # nothing is computed again
     assert again.message == done.message
+
+
+@pytest.mark.parametrize("names", [("Tumour", "tumour"), ("stroma", "stroma"), ("stroma", "Background")])
+def test_of_two_classes_of_one_name_the_right_one_is_named(names: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=rf"same name, (?i:{names[1]}),"):
+        Task.named(names, mpp=None)

@@ -51,8 +51,9 @@ class Task:
             )
         if not all(names):
             raise UserError("a class has no name", None, "name every class")
-        if len({name.casefold() for name in names}) < len(names):
-            twice = next(name for name in names if names.count(name) > 1 or name.casefold() == BACKGROUND)
+        folded = [name.casefold() for name in names]
+        if len(set(folded)) < len(names):
+            twice = next(name for name in names if folded.count(name.casefold()) > 1)
             raise UserError("two classes have the same name", twice, "give each a name of its own")
         object.__setattr__(self, "classes", tuple(names))
 
