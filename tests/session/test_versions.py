@@ -294,3 +294,10 @@ def test_a_model_of_the_library_is_found_where_the_library_is_now(
     assert other.current == "tiny"
     assert any("another file" in notice for notice in other.notices)
     other.close()
+
+
+def test_what_a_model_said_is_found_whatever_its_file_is_called(session: Session, home: Path) -> None:
+    odd = (home / "models" / "tiny.safetensors").rename(home / "models" / "best [2].safetensors")
+    session.use_model(str(odd))
+    last(session.segment(Region(0, 0, 300, 400)))
+    assert session.active.has_predictions("best [2]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -235,7 +236,7 @@ class SessionSlide:
 
     def _prediction_folders(self, version: str) -> list[Path]:
         """Folders of a version's predictions, at whatever scale."""
-        found = (self.folder / "predictions").glob(f"{version}-*.zarr")
+        found = (self.folder / "predictions").glob(f"{glob.escape(version)}-*.zarr")
         start, end = f"{version}-", ".zarr"
         # A version's name may begin with another's.
         return [p for p in found if p.name.removeprefix(start).removesuffix(end).replace(".", "").isdigit()]
