@@ -216,6 +216,19 @@ def test_an_export_is_an_archive_by_its_name(cli: Cli, folder: Path, tmp_path: P
     assert cli("session", "export", folder, archive).status == 2
 
 
+def test_slides_whose_names_become_one_are_exported_side_by_side(
+    cli: Cli, library: Path, tmp_path: Path
+) -> None:
+    session = Session(tmp_path / "session", compute=CPU)
+    for number, name in enumerate(("case 1", "case_1")):
+        slide = slide_from_arrays(np.full((90, 70, 3), 200 + number, np.uint8), name=name, mpp=0.5)
+        session.activate(session.add_slide(slide))
+        draw(session, 0, 0, 1)
+    session.close()
+    assert cli("session", "export", tmp_path / "session", tmp_path / "out").status == 0
+    assert {path.name for path in (tmp_path / "out" / "slides").iterdir()} == {"case_1", "case_1-1"}
+
+
 def test_a_session_that_crashed_is_exported_as_its_journal_says(
     cli: Cli, library: Path, tmp_path: Path
 ) -> None:

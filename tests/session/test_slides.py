@@ -153,3 +153,13 @@ def test_a_session_of_the_first_format_goes_on(home: Path, tissue: Pixels, tmp_p
     assert drawn(again) == 25
     assert (again.current, again.view["zoom"], again.tissue.sensitivity) == ("tiny", 3.0, 0.25)
     again.close()
+
+
+def test_a_long_name_is_cut_where_file_systems_count_bytes(
+    home: Path, tissue: Pixels, tmp_path: Path
+) -> None:
+    session = Session(tmp_path / "project", slide_from_arrays(tissue, name="ä" * 250, mpp=0.5), compute=CPU)
+    draw(session, 20)
+    assert session.slide.name == "ä" * 250
+    assert session.active.folder.name.startswith("ä" * 100 + "-")
+    session.close()

@@ -10,6 +10,8 @@ from napari_genselfdiff.session.state import FILE_NAME, read_state
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.slides.fingerprint import slide_fingerprint
 
+_LONGEST = 200
+
 
 def default_folder(slide: Slide) -> Path:
     """Where a slide's session lies unless the user says otherwise: the one that knows it, or a new one."""
@@ -36,5 +38,11 @@ def find_session(fingerprint: str) -> Path | None:
 
 def own_folder(name: str, fingerprint: str) -> str:
     """A folder name for a slide, which people recognise and no two slides share."""
+    return f"{safe_name(name)}-{fingerprint[:12]}"
+
+
+def safe_name(name: str) -> str:
+    """A name as every file system takes it, with room for what is put behind it."""
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    return f"{safe}-{fingerprint[:12]}"
+    # File systems count bytes, 255 of them, and a letter may have four.
+    return safe.encode()[:_LONGEST].decode(errors="ignore")

@@ -21,7 +21,7 @@ import numpy as np
 
 from napari_genselfdiff.annotations import Annotations, classes_of
 from napari_genselfdiff.annotations.audit import Audit, AuditRecord, audit, read_records
-from napari_genselfdiff.annotations.journal import JOURNAL_NAME
+from napari_genselfdiff.annotations.journal import JOURNAL_NAME, free_name
 from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.annotations.recovery import EDITS_NAME
 from napari_genselfdiff.annotations.store import identity
@@ -31,6 +31,7 @@ from napari_genselfdiff.files import atomic_folder, atomic_path
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.library import version_path
 from napari_genselfdiff.models.weights import read_card, sha256_of
+from napari_genselfdiff.session.folders import safe_name
 from napari_genselfdiff.session.state import SessionState, read_state
 from napari_genselfdiff.verbs.auditing import annotation_folders, class_names, slide_names
 
@@ -116,7 +117,9 @@ def _fill(
         _stop_if(cancel)
         audits[name] = audit(place)
         known = next((slide for slide in state.slides if slide.fingerprint == audits[name].slide), None)
-        here = target / "slides" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        here = target / "slides" / safe_name(name)
+        if here.exists():  # two names may differ in what is not safe
+            here = free_name(here)
         here.mkdir(parents=True)
         for path in (place / JOURNAL_NAME, *sorted(place.glob(f"{JOURNAL_NAME}.damaged-*"))):
             shutil.copyfile(path, here / path.name)
