@@ -10,13 +10,14 @@ import pytest
 import torch
 from tests.finetuning.conftest import CPU, outcome, run, tissue
 
+from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.events import Progress
 from napari_genselfdiff.finetuning import scoring
 from napari_genselfdiff.finetuning.examples import PatchBatch
 from napari_genselfdiff.finetuning.recipe import Amount, recipe_for
 from napari_genselfdiff.finetuning.trainer import Trainer
-from napari_genselfdiff.segmentation.network import Segmenter
+from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -62,6 +63,31 @@ def test_with_little_memory_it_scores_in_smaller_tiles(
     assert notes
     assert set(notes) == {scoring.SMALLER_TILES}
     assert np.abs(short.probabilities.astype(int) - plenty.probabilities).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(428, 448), (300, 260)])
+@pytest.mark.parametrize("margin", [None, 32])
+def test_smaller_tiles_are_whole_strides_whatever_the_size_of_the_place(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], margin: int | None
+) -> None:
+    config = replace(COMPACT, name="tiny", widths=(8, 8, 8, 8), full_width=8)  # the stride of the real one
+    network = build_segmenter(SegmenterSpec(config, ("background", "a"), 0.5), start=None).eval()
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    plenty = scoring.predict_image(network, rgb, CPU, margin=margin)
+    forward, refused = Segmenter.forward, []
+
+    def small(self: Segmenter, x: torch.Tensor, **options: Any) -> Any:
+        if len(refused) < 2:
+            refused.append(x.shape)
+            raise torch.OutOfMemoryError
+        return forward(self, x, **options)
+
+    monkeypatch.setattr(Segmenter, "forward", small)
+    short = scoring.predict_image(network, rgb, CPU, margin=margin)
+    assert len(refused) == 2
+    # A margin that is less than all that a pixel depends on leaves a seam.
+    if margin is None:
+        assert np.abs(short.probabilities.astype(int) - plenty.probabilities).max() <= 1
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(make: Any, network: Segmenter) -> None:

@@ -57,7 +57,7 @@ def predict_image(
         return rgb[y : y + height, x : x + width]
 
     region, bounds = (0, 0, rgb.shape[0], rgb.shape[1]), (rgb.shape[0], rgb.shape[1])
-    cell: int | None = None
+    stride, cell = segmenter.spec.config.stride, None
     while True:
         tiling = Tiling.of(segmenter.spec.config, cell=cell)
         if margin is not None and segmenter.spec.config.tile_independent:
@@ -68,8 +68,9 @@ def predict_image(
             )
             break
         except OutOfMemoryError:
-            cell = min(CELL, *bounds) // 2 if cell is None else cell // 2
-            if cell < SMALLEST_CELL or not segmenter.spec.config.tile_independent:
+            # Whole strides: what is between them the network cannot put together again.
+            cell = (cell or min(CELL, *bounds)) // 2 // stride * stride
+            if cell < max(SMALLEST_CELL, stride) or not segmenter.spec.config.tile_independent:
                 raise
             release_memory(compute)
             if notes is not None:
