@@ -86,7 +86,8 @@ def trained(
     sampler = CorrectionSampler([example], size=settings.patch, seed=settings.seed)
     for step in range(steps):
         loss = trainer.train_step(sampler.batch(step, settings.batch), learning_rate(step))
-        sampler.tell(loss.patches)
+        if loss is not None:
+            sampler.tell(loss.patches)
     return blended(start, trainer.average, how.get("share", 1.0))
 
 

@@ -42,5 +42,9 @@ class MissingScaleError(UserError):
         )
 
 
+class TrainingError(UserError):
+    """A training came to nothing, and going on with it will not help."""
+
+
 class OutOfMemoryError(Exception):
     """The device ran out of memory; raised in place of torch's, which is a ``RuntimeError``."""

@@ -140,6 +140,13 @@ def test_the_first_model_of_a_task_is_taken() -> None:
     assert judge_round(None, None).accepted
 
 
+def test_the_background_alone_says_nothing_about_a_first_model() -> None:
+    background = Answers(np.tile([[1000.0] * 3, [0.0] * 3], (8, 1, 1)), np.zeros((2, 3)))
+    verdict = judge_round(None, background)
+    assert (verdict.accepted, verdict.decided, verdict.after) == (True, False, None)
+    assert verdict.message == "A first model; too early to tell how good it is"
+
+
 def test_the_verdict_does_not_change_from_run_to_run() -> None:
     old, new = answers(some(0.7, spread=0.1)), answers(some(0.75, spread=0.1, seed=1))
     assert judge_round(old, new) == judge_round(old, new)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
-from napari_genselfdiff.errors import OutOfMemoryError, UserError
+from napari_genselfdiff.errors import OutOfMemoryError, TrainingError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress
 from napari_genselfdiff.finetuning import loop
 from napari_genselfdiff.finetuning.examples import Example, split_examples
@@ -275,6 +275,23 @@ def test_nothing_to_train_on_is_told() -> None:
             run(segmenter(), training=training)
     with pytest.raises(UserError, match="give --seconds or --steps"):
         run(segmenter(), steps=None)
+
+
+def test_a_step_that_is_not_finite_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, calls = Segmenter.forward, []
+
+    def spoiled(self: Segmenter, x: Tensor, **options: Any) -> Any:
+        calls.extend([1] if torch.is_grad_enabled() else [])
+        return forward(self, x * (float("nan") if 1 <= len(calls) <= spoiling else 1), **options)
+
+    monkeypatch.setattr(Segmenter, "forward", spoiled)
+    spoiling = 1
+    result = run(segmenter())[-1]
+    assert isinstance(result, Finished)
+    assert all(bool(value.isfinite().all()) for value in result.result.segmenter.state_dict().values())
+    spoiling = 100
+    with pytest.raises(TrainingError, match="came to nothing"):
+        run(segmenter(), steps=20)
 
 
 def test_a_full_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

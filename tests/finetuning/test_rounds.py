@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from tests.finetuning.conftest import CPU, SIDE, SPEC, outcome, run, same, tissue
 
 from napari_genselfdiff.annotations import Annotations, encode
-from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.errors import TrainingError, UserError
 from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress, ScorePoint, Snapshot
 from napari_genselfdiff.finetuning import rounds, teacher, training
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
+from napari_genselfdiff.finetuning.holdout import held_out_mask
 from napari_genselfdiff.finetuning.rounds import train_round
 from napari_genselfdiff.finetuning.training import GROWN_SHARE, blended, grown_share
 from napari_genselfdiff.geometry import Region
@@ -223,6 +225,62 @@ def test_nothing_corrected_says_what_to_do(tmp_path: Path, network: Segmenter) -
         pytest.raises(UserError, match="nothing is corrected yet, slide, press Correct here"),
     ):
         run([Source(slide, drawing, "s")], network)
+
+
+@pytest.mark.parametrize(("label", "told"), [(0, "only background was"), (1, "only nucleus was")])
+def test_a_new_task_is_not_learned_from_one_class(
+    tmp_path: Path, network: Segmenter, label: int, told: str
+) -> None:
+    slide = slide_from_arrays(tissue(0)[0], name="slide", mpp=0.5)
+    with Annotations.open(tmp_path / "s", shape=(SIDE, SIDE), slide_id="s") as drawing:
+        drawing.stroke(0, 9, 9, encode(np.full((300, 300), label)), np.ones((300, 300), bool))
+        with pytest.raises(UserError, match=rf"^paint .*, or some background: {told}|^paint .*: {told}"):
+            run([Source(slide, drawing, "s")], network, fresh=True)
+        outcome(run([Source(slide, drawing, "s")], network))  # one that knows both learns from one, too
+
+
+def test_a_class_that_only_what_is_held_out_shows_is_learned(tmp_path: Path, network: Segmenter) -> None:
+    slide = slide_from_arrays(tissue(0)[0], name="slide", mpp=0.5)
+    with Annotations.open(tmp_path / "s", shape=(SIDE, SIDE), slide_id="s") as drawing:
+        whole = np.ones((SIDE, SIDE), bool)
+        held = held_out_mask((SIDE, SIDE), (0, 0), "s")
+        assert held.any()
+        assert not held.all()
+        drawing.stroke(0, 0, 0, encode(held.astype(int)), whole)
+        cut = list(
+            _returned(
+                rounds.cut_places(
+                    [Source(slide, drawing, "s")],
+                    network,
+                    compute=CPU,
+                    fresh=True,
+                    seed=0,
+                    cancel=CancelToken(),
+                )
+            )
+        )[-1]
+    assert set(np.unique(cut.places[0].labels[cut.trained[0]])) == {0, 1}
+    assert not cut.places[0].held.any()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_step_that_is_not_finite_does_not_spoil_a_round(
+    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    source, forward, calls = make(), Segmenter.forward, []
+
+    def spoiled(self: Segmenter, x: torch.Tensor, **options: Any) -> Any:
+        calls.extend([1] if torch.is_grad_enabled() else [])
+        return forward(self, x * (float("nan") if len(calls) == 1 else 1), **options)
+
+    monkeypatch.setattr(Segmenter, "forward", spoiled)
+    events = run([source], network, fresh=fresh, steps=6)
+    values = outcome(events).segmenter.state_dict().values()
+    assert all(bool(value.isfinite().all()) for value in values)
+    assert all(np.isfinite(event.loss) for event in events if isinstance(event, LossPoint))
+    calls.clear()
+    with pytest.raises(TrainingError, match="came to nothing"):
+        run([source], network, fresh=fresh, steps=1)
 
 
 def test_a_class_that_the_model_does_not_have_is_told(make: Any, network: Segmenter) -> None:

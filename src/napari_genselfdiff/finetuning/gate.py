@@ -154,11 +154,18 @@ def _kept(counts: NDArray[np.float64]) -> float:
     return float(dice(counts[often]))
 
 
+def first_score(after: Answers | None) -> float | None:
+    """Dice of a first model; None where no class was asked about: the background's is not the model's."""
+    if after is None or not after.counts[:, 1:, 2].any():
+        return None
+    return float(dice(after.counts.sum(axis=0)))
+
+
 def _first(after: Answers | None, where: str) -> Verdict:
     """The first model of a task: there is nothing that it could be worse than."""
-    if after is None or not len(after.counts):
+    score = first_score(after)
+    if after is None or score is None:
         return Verdict(True, False, message="A first model; too early to tell how good it is")
-    score = float(dice(after.counts.sum(axis=0)))
     return Verdict(
         True,
         False,

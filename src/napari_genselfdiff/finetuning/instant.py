@@ -29,7 +29,12 @@ from napari_genselfdiff.finetuning.feature_tiles import (
     tile_region,
     tiles_of,
 )
-from napari_genselfdiff.finetuning.pixels import PixelClassifier, balanced_choice, fit_classes
+from napari_genselfdiff.finetuning.pixels import (
+    PixelClassifier,
+    balanced_choice,
+    fit_classes,
+    what_is_missing,
+)
 from napari_genselfdiff.finetuning.strokes import KEPT, Painted
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import MAX_CLASSES, Segmenter
@@ -265,7 +270,7 @@ class InstantTask:
         numbers = np.concatenate([found.classes for found in samples]) if samples else np.zeros(0, np.int16)
         present = np.unique(numbers)
         if len(present) < 2:
-            raise UserError(self._what_is_missing(present))
+            raise UserError(what_is_missing(present, self.classes))
         chosen = balanced_choice(numbers)
         features = torch.cat([found.features for found in samples])[torch.from_numpy(chosen)].float()
         weight = np.concatenate([found.weight for found in samples])[chosen]
@@ -321,14 +326,6 @@ class InstantTask:
         while sum(len(s) for painted in self._painted.values() for s in painted.samples.values()) > KEPT:
             for painted in self._painted.values():
                 painted.thin()
-
-    def _what_is_missing(self, present: NDArray[np.int16]) -> str:
-        if not len(present):
-            return "paint a little of two classes (or of one, and some background)"
-        if present[0] == 0:
-            return "paint some of a class, too: only background was painted yet"
-        name = self.classes[present[0]] if present[0] < len(self.classes) else f"class {present[0]}"
-        return f"paint a second class, or some background: only {name} was painted yet"
 
 
 def accept_answer(annotations: Annotations, answer: Answer) -> Change | None:

@@ -79,7 +79,7 @@ def fine_tune(
     Raises
     ------
     UserError
-        If there is nothing to train on.
+        If there is nothing to train on, or the training came to nothing.
     OutOfMemoryError
         If the device ran out of memory.
     """
@@ -104,18 +104,21 @@ def fine_tune(
                 break
             batch = sampler.batch(step, settings.batch)
             try:
-                losses.append(trainer.train_step(batch, _learning_rate(share)).loss)
+                loss = trainer.train_step(batch, _learning_rate(share))
             except OutOfMemoryError:
                 if not trainer.shrink():
                     raise
                 yield Progress(min(share, 1.0), 1, SMALLER_BATCH.format(trainer.micro))
                 continue
             step += 1
-            if step == 1 or step % LOSS_EVERY == 0:
+            losses += [] if loss is None else [loss.loss]
+            if losses and (step == 1 or step % LOSS_EVERY == 0):
                 yield LossPoint(step, float(np.mean(losses)), clock.seconds)
                 losses = []
             done = _share(training_clock.seconds, limit, step, steps)
             yield Progress(min(done, 1.0), 1, "training", training_clock.left(done, 1))
+        if not cancel.cancelled:
+            trainer.check()
         yield Progress(1, 1, "scoring the new model")
         average = trainer.average.eval()
         after = _score(average, held_out, compute, cancel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,3 +192,21 @@ def agreement(said: NDArray[np.integer], drawn: NDArray[np.integer]) -> float:
     recall = float(np.mean([(said[drawn == one] == one).mean() for one in classes]))
     count = len(classes)
     return recall if count == 1 else (count * recall - 1) / (count - 1)
+
+
+def what_is_missing(present: NDArray[np.integer], classes: Sequence[str]) -> str:
+    """What to paint before anything can be learned, where fewer than two classes were.
+
+    Parameters
+    ----------
+    present : ndarray of int
+        Numbers of the classes that were painted.
+    classes : sequence of str
+        Names, the background first.
+    """
+    if not len(present):
+        return "paint a little of two classes (or of one, and some background)"
+    if present[0] == 0:
+        return "paint some of a class, too: only background was painted yet"
+    name = classes[present[0]] if present[0] < len(classes) else f"class {present[0]}"
+    return f"paint a second class, or some background: only {name} was painted yet"

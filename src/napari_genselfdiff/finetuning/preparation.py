@@ -21,6 +21,7 @@ from napari_genselfdiff.finetuning.corrections import (
     read_place,
 )
 from napari_genselfdiff.finetuning.holdout import cell_numbers, held_out_slides
+from napari_genselfdiff.finetuning.pixels import what_is_missing
 from napari_genselfdiff.finetuning.recipe import Amount
 from napari_genselfdiff.segmentation.network import Segmenter
 
@@ -77,6 +78,24 @@ class Cut:
             places = [replace(place, held=np.zeros_like(place.held)) for place in places]
         return replace(self, places=places)
 
+    def of_two_classes(self, classes: Sequence[str]) -> Cut:
+        """With two classes at least to learn from, as a model needs that knows nothing yet.
+
+        Where what is not held out is of one class alone, all is learned from, and the score is left open.
+
+        Raises
+        ------
+        UserError
+            If only one class was drawn.
+        """
+        pairs = list(zip(self.places, self.trained, strict=True))
+        if len(np.unique(np.concatenate([place.labels[mask] for place, mask in pairs]))) > 1:
+            return self
+        present = np.unique(np.concatenate([place.labels[place.drawn] for place in self.places]))
+        if len(present) < 2:
+            raise UserError(what_is_missing(present, classes))
+        return replace(self, places=[replace(p, held=np.zeros_like(p.held)) for p in self.places])
+
     def halves(self) -> list[list[NDArray[np.bool_]]]:
         """For each half of the regions that are trained on, where it lies in each place."""
         halves: list[list[NDArray[np.bool_]]] = [[] for _ in range(HALVES)]
@@ -105,7 +124,7 @@ def cut_places(
     Raises
     ------
     UserError
-        If nothing was corrected, or no corrected slide could be read.
+        If nothing was corrected, only one class for a model that is new, or no corrected slide could be read.
     """
     outlines: list[Outline] = []
     positions: dict[str, int] = {}
@@ -142,7 +161,8 @@ def cut_places(
     if not places:
         raise failure or nothing_corrected(sources[0].slide.name if sources else None)
     belonging = {name: positions[name] for name in sorted({place.slide for place in places})}
-    return Cut(places, belonging, clock.seconds).settled()
+    cut = Cut(places, belonging, clock.seconds).settled()
+    return cut.of_two_classes(segmenter.spec.classes) if fresh else cut
 
 
 def _told(error: UserError | OSError, source: Source) -> UserError:

@@ -16,7 +16,7 @@ from napari_genselfdiff.finetuning.checkpoint import load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.doubt import believed
 from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
-from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round
+from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, first_score, judge_round
 from napari_genselfdiff.finetuning.preparation import Cut, cut_places
 from napari_genselfdiff.finetuning.recipe import MANY, Recipe, recipe_for
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
@@ -140,7 +140,8 @@ def train_round(
     Raises
     ------
     UserError
-        If nothing was corrected, no slide could be read, or the checkpoint is not of this round.
+        If nothing was corrected, only one class for a model that is new, no slide could be read, the
+        training came to nothing, or the checkpoint is not of this round.
     OutOfMemoryError
         If one patch, or the smallest tile, is too much for the device.
 
@@ -246,7 +247,7 @@ def train_cut(
             started = clock.seconds
             answers = yield from exam.answers(training.result(trainer, shares[0]), compute, cancel)
             looking = clock.seconds - started
-            if answers is not None:
+            if answers is not None and (not fresh or first_score(answers) is not None):
                 curve.append((trainer.step, float(dice(answers.counts.sum(axis=0)))))
                 yield ScorePoint(*curve[-1], clock.seconds)
             looked = clock.seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_genselfdiff.compute import Compute, is_out_of_memory, release_memory
 from napari_genselfdiff.diffusion.pretraining import follow
-from napari_genselfdiff.errors import OutOfMemoryError, UserError
+from napari_genselfdiff.errors import OutOfMemoryError, TrainingError, UserError
 from napari_genselfdiff.finetuning.augmentation import Appearance
 from napari_genselfdiff.finetuning.examples import PatchBatch
 from napari_genselfdiff.segmentation.losses import LOSSES, core_loss
@@ -20,6 +21,9 @@ from napari_genselfdiff.segmentation.network import Segmenter, copy_segmenter
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW remembers of each parameter beside the number of steps."""
+SKIPPED = "skipped"
+FAILURES = 5
+"""Steps in a row without a finite loss and gradient, after which a training is given up."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Trainer:
         The moving average of the weights: the result.
     step : int
         Steps done.
+    skipped : int
+        Those of them that changed nothing, as their loss or gradient was not finite.
     micro : int
         Patches that go through the network at once; a step adds up the gradients of several such parts.
     """
@@ -114,7 +120,7 @@ class Trainer:
         self.device = compute.apply()
         self.trainee = copy_segmenter(segmenter).to(self.device)
         self.average = copy.deepcopy(self.trainee).requires_grad_(False)
-        self.step = 0
+        self.step = self.skipped = self._failures = 0
         self.micro = settings.batch
         for name, parameter in self.trainee.unet.named_parameters():
             parameter.requires_grad_(not name.startswith(settings.frozen))
@@ -130,31 +136,55 @@ class Trainer:
         )
         self._anchor = self._anchored(anchor) if settings.pull else []
 
-    def train_step(self, batch: PatchBatch, rate: float) -> StepLoss:
+    def train_step(self, batch: PatchBatch, rate: float) -> StepLoss | None:
         """One step of the optimiser at a share ``rate`` of the highest learning rate.
+
+        Returns
+        -------
+        StepLoss or None
+            None when the loss or its gradient was not finite: the weights stay as they were.
 
         Raises
         ------
         OutOfMemoryError
             If the device has no memory for the batch: `shrink`, and take the step again.
+        TrainingError
+            If so many steps in a row came to nothing.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * group["share"] * rate
         self._to_training_mode()
         self.optimizer.zero_grad(set_to_none=True)
+        # Statistics of batch normalisation are taken on the way to the loss.
+        statistics = [buffer.clone() for buffer in self.trainee.buffers()]
         try:
             parts = [self._backward(part) for part in _parts(batch, self.micro)]
-            torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+            if not math.isfinite(sum(part.loss for part in parts) + float(norm)):
+                self._skip(statistics)
+                return None
             self.optimizer.step()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError("the device ran out of memory: use a smaller batch, or the CPU") from error
         self._pull(self.settings.learning_rate * rate * self.settings.pull)
-        self.step += 1
+        self.step, self._failures = self.step + 1, 0
         follow(self.average, self.trainee, min(self.settings.ema, (1 + self.step) / (10 + self.step)))
         patches = [value for part in parts for value in part.patches]
         return StepLoss(sum(part.loss for part in parts), patches)
+
+    def check(self) -> None:
+        """Refuse what a training made when it is worth nothing.
+
+        Raises
+        ------
+        TrainingError
+            If no step changed anything, or the weights are not finite.
+        """
+        finite = all(bool(v.isfinite().all()) for v in self.average.state_dict().values())
+        if not finite or self.step == self.skipped > 0:
+            raise _came_to_nothing()
 
     def shrink(self) -> bool:
         """Halve the patches that go through the network at once; False when it is one already."""
@@ -177,7 +207,7 @@ class Trainer:
             for moment in MOMENTS:
                 if moment in self.optimizer.state.get(parameter, {}):
                     tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
-        return tensors
+        return tensors | {SKIPPED: torch.tensor(self.skipped)}
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from what `to_tensors` gave at a step.
@@ -193,13 +223,14 @@ class Trainer:
 
         self.trainee.load_state_dict(named("network."))
         self.average.load_state_dict(named("average."))
-        self.step = step
+        self.step, self.skipped = step, int(tensors.get(SKIPPED, torch.tensor(0)))
+        taken = step - self.skipped
         for name, parameter in self.trainee.named_parameters():
-            if parameter.requires_grad and step:
+            if parameter.requires_grad and taken:
                 # preserve_format keeps the strides of the parameter, as the optimiser's own memory has them.
                 state = {m: torch.empty_like(parameter).copy_(tensors[f"{m}.{name}"]) for m in MOMENTS}
                 where = self.device if self.device.type in ("cpu", "cuda") else "cpu"
-                count = torch.tensor(float(step), device=where)
+                count = torch.tensor(float(taken), device=where)
                 self.optimizer.state[parameter] = {"step": count, **{k: v.detach() for k, v in state.items()}}
 
     def _backward(self, part: tuple[PatchBatch, float]) -> StepLoss:
@@ -217,6 +248,14 @@ class Trainer:
             entropy = F.cross_entropy(logits, labels, reduction="none")
             patches = (entropy * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
         return StepLoss(float(loss.detach()) * share, patches.tolist())
+
+    def _skip(self, statistics: list[Tensor]) -> None:
+        """Leave a step out that would spoil the weights; what follows sees other patches."""
+        for buffer, before in zip(self.trainee.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+        self.step, self.skipped, self._failures = self.step + 1, self.skipped + 1, self._failures + 1
+        if self._failures >= FAILURES:
+            raise _came_to_nothing()
 
     def _to_training_mode(self) -> None:
         self.trainee.train()
@@ -252,6 +291,14 @@ def _parts(batch: PatchBatch, size: int) -> Iterator[tuple[PatchBatch, float]]:
         share = float(weight.sum()) / total if total > 0 else 0.0
         core = None if batch.core is None else batch.core[part]
         yield PatchBatch(batch.images[part], batch.labels[part], weight, core), share
+
+
+def _came_to_nothing() -> TrainingError:
+    return TrainingError(
+        "the training came to nothing, its numbers are not finite",
+        None,
+        "start it again; if that does not help, go back to another version of the model, or use the CPU",
+    )
 
 
 def check_end(seconds: float | None, steps: int | None) -> None:

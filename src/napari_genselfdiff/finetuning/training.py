@@ -87,14 +87,17 @@ class Training:
                     raise
                 yield Progress(trainer.step, steps, SMALLER_BATCH.format(trainer.micro))
                 continue
-            sampler.tell(loss.patches)
-            losses.append(loss.loss)
-            if trainer.step == 1 or trainer.step % LOSS_EVERY == 0:
+            if loss is not None:
+                sampler.tell(loss.patches)
+                losses.append(loss.loss)
+            if losses and (trainer.step == 1 or trainer.step % LOSS_EVERY == 0):
                 yield LossPoint(trainer.step, float(np.mean(losses)), self.clock.seconds)
                 losses = []
             yield Progress(
                 trainer.step, steps, "training", self._left(trainer.step, first, began, steps, limit)
             )
+        if not self.cancel.cancelled:
+            trainer.check()
 
     def result(self, trainer: Trainer, share: float) -> Segmenter:
         """The model that lies so much of the way from the one in use to the trained weights."""

@@ -122,7 +122,10 @@ def _few_label_check(
     def score(weights: dict[str, Tensor], steps: int) -> float | None:
         return _dice_after(session, sources, spec, weights, steps, cancel)
 
-    if network.config != spec.config or score(network.state_dict(), 1) is None:
+    try:
+        if network.config != spec.config or score(network.state_dict(), 1) is None:
+            return None
+    except UserError:  # nothing that a new model could learn from, such as one class alone
         return None
 
     def check(old: dict[str, Tensor], new: dict[str, Tensor]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.errors import TrainingError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
@@ -126,6 +126,9 @@ def fine_tune_model(
                     else:
                         yield event
                 return
+            except TrainingError:
+                unfinished.unlink(missing_ok=True)  # going on from it would end in the same way
+                raise
             except UserError as error:
                 if not resume or error.which != unfinished:
                     raise
