@@ -112,9 +112,31 @@ def test_weights_with_which_few_labels_are_worth_less_are_not_kept(
     assert "Dice 0.800 -> 0.700" in done.message
 
 
+def test_a_stop_within_the_label_check_writes_nothing_and_goes_on(
+    cohort: list[Slide], base: Path, tmp_path: Path
+) -> None:
+    output, cancel = tmp_path / "ours.safetensors", CancelToken()
+
+    def stopped(old: dict[str, Tensor], new: dict[str, Tensor]) -> tuple[float, float]:
+        cancel.cancel()
+        return 0.0, 0.0
+
+    last = run(cohort, base, output, few_label_check=stopped, cancel=cancel)[-1]
+    assert isinstance(last, Finished)
+    assert (last.result, last.cancelled) == (None, True)
+    assert not output.exists()
+    events = run(cohort, base, output, few_label_check=lambda old, new: (0.7, 0.8), resume=True)
+    assert outcome(events).kept
+    assert not any(isinstance(event, LossPoint) for event in events)
+
+
 def test_the_verdict_in_plain_words() -> None:
     assert judge_adaptation(0.2, 0.1, (-0.12, -0.08), (0.8, 0.795))[0]
     assert not judge_adaptation(0.2, 0.199, (-0.01, 0.008), None)[0]
+    for labels in ((float("nan"), 0.8), (0.8, float("nan"))):
+        kept, message = judge_adaptation(0.2, 0.1, (-0.12, -0.08), labels)
+        assert not kept
+        assert message.endswith("but no short fine-tune gave a score; the pretext stays as it was")
     kept, message = judge_adaptation(0.2, 0.1, (-0.12, -0.08), None)
     assert kept
     assert message == (

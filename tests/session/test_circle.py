@@ -62,6 +62,14 @@ def correct(session: Session, region: Region) -> None:
     session.annotations.accept(0, region, encode((rgb[..., 0] < 150).astype(np.uint8)))
 
 
+def cohort_slide(session: Session, seed: int) -> None:
+    """Add a slide with enough tissue to adapt to, and look at it."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(60, 200, (24, 24, 3), dtype=np.uint8)
+    rgb = np.asarray(Image.fromarray(small).resize((480, 480), Image.Resampling.BICUBIC))
+    session.activate(session.add_slide(slide_from_arrays(rgb, name=f"cohort {seed}", mpp=0.5)))
+
+
 def knows_a_little(session: Session, home: Path) -> None:
     """Use a model that was trained on what is corrected by now."""
     source = Source(session.slide, session.annotations, "s")
@@ -287,10 +295,7 @@ def test_the_next_place_is_one_that_nobody_saw(session: Session) -> None:
 def test_the_pretext_adapts_to_the_slides_and_the_next_fine_tune_begins_with_it(
     session: Session, pretext: Path
 ) -> None:
-    rng = np.random.default_rng(0)
-    small = rng.integers(60, 200, (24, 24, 3), dtype=np.uint8)
-    rgb = np.asarray(Image.fromarray(small).resize((480, 480), Image.Resampling.BICUBIC))
-    session.activate(session.add_slide(slide_from_arrays(rgb, name="cohort", mpp=0.5)))
+    cohort_slide(session, 0)
     events = list(session.adapt(seconds=600, steps=60))
     assert any(isinstance(event, LossPoint) for event in events)
     assert isinstance(events[-1], Finished)
@@ -310,3 +315,50 @@ def test_the_pretext_adapts_to_the_slides_and_the_next_fine_tune_begins_with_it(
     check = last(again.check_domain())
     assert "denoising error" in check.message
     again.close()
+
+
+def unfinished_adaptations(session: Session) -> list[Path]:
+    return list((session.folder / "models").glob("*.adapting.checkpoint.safetensors"))
+
+
+def test_what_is_left_of_an_adaptation_does_not_stand_in_the_way_of_the_next(
+    session: Session, pretext: Path
+) -> None:
+    cohort_slide(session, 0)
+    assert last(session.adapt(seconds=600, steps=1)).result is None  # one step does not gain surely
+    assert unfinished_adaptations(session) == []
+    token = CancelToken()
+    for event in session.adapt(seconds=600, steps=60, cancel=token):
+        if isinstance(event, LossPoint):
+            token.cancel()
+    assert isinstance(event, Finished)
+    assert event.cancelled
+    assert len(unfinished_adaptations(session)) == 1
+    cohort_slide(session, 1)
+    events = list(session.adapt(seconds=600, steps=60))  # of other slides: begun anew
+    assert isinstance(events[-1], Finished)
+    assert events[-1].result == "models/pretext-1.safetensors", events[-1].message
+    assert [event.step for event in events if isinstance(event, LossPoint)] == [20, 40, 60]
+    assert unfinished_adaptations(session) == []
+
+
+def test_a_stop_within_the_label_check_of_an_adaptation_writes_nothing(
+    session: Session, pretext: Path
+) -> None:
+    cohort_slide(session, 0)
+    correct(session, Region(0, 0, 300, 300))
+    token = CancelToken()
+    for event in session.adapt(seconds=600, steps=60, cancel=token):
+        if isinstance(event, Progress) and "few labels" in event.message:
+            token.cancel()
+    assert isinstance(event, Finished)
+    assert (event.result, event.cancelled) == (None, True)
+    assert not list((session.folder / "models").glob("pretext-1.safetensors"))
+
+
+def test_corrections_of_one_class_do_not_stop_an_adaptation(session: Session, pretext: Path) -> None:
+    cohort_slide(session, 0)
+    session.annotations.accept(0, WHOLE, encode(np.zeros((300, 400), int)))
+    done = last(session.adapt(seconds=600, steps=60))
+    assert done.result == "models/pretext-1.safetensors", done.message
+    assert "was not checked" in done.message

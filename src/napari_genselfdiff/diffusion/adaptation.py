@@ -37,6 +37,7 @@ FINEST_MPP = 0.25
 LABEL_NOISE = 0.01
 """Differences of Dice below this are taken for chance; an assumption, not measured."""
 DRAWS = 2000
+STOPPED = "stopped and saved, go on with --resume"
 
 FewLabelCheck = Callable[[dict[str, Tensor], dict[str, Tensor]], tuple[float, float]]
 """``(old weights, new weights) -> (before, after)``: a score, such as Dice, of short fine-tunes on few labels
@@ -183,7 +184,7 @@ def adapt(
         if not isinstance(event, Finished):
             yield replace(event, message="adapting") if isinstance(event, Progress) else event
         elif event.cancelled:
-            yield Finished(None, "stopped and saved, go on with --resume", cancelled=True)
+            yield Finished(None, STOPPED, cancelled=True)
             return
     yield Progress(0, 0, "measuring the denoising error after")
     adapted, entries = load_pretext(work)
@@ -193,6 +194,9 @@ def adapt(
     if few_label_check is not None and after.mean() < before.mean():
         yield Progress(0, 0, "fine-tuning on few labels, before and after")
         labels = few_label_check(old, adapted.state_dict())
+    if cancel.cancelled:  # a check that was stopped says nothing
+        yield Finished(None, STOPPED, cancelled=True)
+        return
     change = _interval(after - before)
     kept, message = judge_adaptation(float(before.mean()), float(after.mean()), change, labels)
     if kept:
@@ -247,6 +251,8 @@ def judge_adaptation(
         return False, f"not kept: {scores}, which is not surely lower; the pretext stays as it was"
     if labels is None:
         return True, f"kept: {scores}; whether few-label fine-tunes gain was not checked: it needs labels"
+    if not np.isfinite(labels).all():
+        return False, f"not kept: {scores}, but no short fine-tune gave a score; the pretext stays as it was"
     dice = f"Dice {labels[0]:.3f} -> {labels[1]:.3f} after short fine-tunes on few labels"
     if labels[1] < labels[0] - LABEL_NOISE:
         return False, f"not kept: {scores}, but {dice}; the pretext stays as it was"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.errors import TrainingError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
@@ -82,23 +82,35 @@ def adapt_pretext(
     def work() -> Iterator[Event]:
         session.check_writable()
         check = None if spec is None else _few_label_check(session, spec, corrected, base, cancel)
-        for event in adapt(
-            [slide.slide for slide in slides],
-            base,
-            output,
-            compute=session.compute,
-            seconds=seconds,
-            steps=steps,
-            seed=seed,
-            resume=checkpoint_path(working_path(output)).exists(),
-            few_label_check=check,
-            cancel=cancel,
-        ):
-            if isinstance(event, Finished) and isinstance(event.result, Adaptation):
-                path = str(output.relative_to(session.folder)) if event.result.kept else None
-                yield Finished(path, event.message)
-            else:
-                yield event
+        unfinished = checkpoint_path(working_path(output))
+        resume = unfinished.exists()
+        while True:
+            try:
+                for event in adapt(
+                    [slide.slide for slide in slides],
+                    base,
+                    output,
+                    compute=session.compute,
+                    seconds=seconds,
+                    steps=steps,
+                    seed=seed,
+                    resume=resume,
+                    few_label_check=check,
+                    cancel=cancel,
+                ):
+                    if isinstance(event, Finished) and isinstance(event.result, Adaptation):
+                        unfinished.unlink(missing_ok=True)
+                        path = str(output.relative_to(session.folder)) if event.result.kept else None
+                        yield Finished(path, event.message)
+                    else:
+                        yield event
+                return
+            except UserError as error:
+                if not resume or error.which != unfinished:
+                    raise
+                # What was stopped is of other slides or another pretext, or damaged: it is begun anew.
+                unfinished.unlink(missing_ok=True)
+                resume = False
 
     return work()
 
@@ -128,8 +140,15 @@ def _few_label_check(
     except UserError:  # nothing that a new model could learn from, such as one class alone
         return None
 
+    def known(weights: dict[str, Tensor]) -> float:
+        try:
+            found = score(weights, FEW_STEPS)
+        except TrainingError:
+            found = None
+        return float("nan") if found is None else found
+
     def check(old: dict[str, Tensor], new: dict[str, Tensor]) -> tuple[float, float]:
-        return score(old, FEW_STEPS) or 0.0, score(new, FEW_STEPS) or 0.0
+        return known(old), known(new)
 
     return check
 
