@@ -70,9 +70,13 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     assert distance(elsewhere, start) < distance(elsewhere, network) / 2
     assert same(anew.segmenter, blended(network, elsewhere, grown_share(anew.pixels)))
     monkeypatch.setattr(rounds, "MANY", 1)
-    assert same(
-        outcome(run([source], network, begin=start, grown=True, steps=2)).segmenter, further.segmenter
-    )
+    many = outcome(run([source], network, begin=start, grown=True, steps=2))
+    assert same(many.segmenter, further.segmenter)
+    assert (anew.begun, many.begun, further.begun) == (True, False, False)
+    # Unless nothing started from there yet.
+    turn = outcome(run([source], network, begin=start, grown=True, adapted=True, steps=2))
+    assert same(turn.segmenter, elsewhere)
+    assert turn.begun
 
 
 def test_a_grown_model_goes_on_when_strokes_contradict_one_another(
@@ -84,6 +88,7 @@ def test_a_grown_model_goes_on_when_strokes_contradict_one_another(
     monkeypatch.setattr(teacher, "FORESEEN", 2.0)  # nobody agrees so far
     went_on = outcome(run([source], network, begin=start, grown=True))
     assert (went_on.contradictory, further.contradictory) == (True, False)
+    assert not went_on.begun
     assert same(went_on.segmenter, further.segmenter)
     assert went_on.verdict == further.verdict  # of the gate, which a model that begins again has not
     # A first model has nothing to go on from.
@@ -135,40 +140,6 @@ def test_steps_that_the_clock_ended_give_the_same_weights_again(make: Any, netwo
     again = outcome(run([source], network, steps=timed.steps))
     assert timed.steps >= 1
     assert same(timed.segmenter, again.segmenter)
-
-
-def test_a_stopped_round_goes_on_as_if_it_had_not_been(make: Any, network: Segmenter, tmp_path: Path) -> None:
-    source, path = make(), tmp_path / "round.safetensors"
-    whole = outcome(run([source], network, steps=8))
-    cancel, stopped = CancelToken(), []
-    for event in train_round([source], network, compute=CPU, steps=8, checkpoint=path, cancel=cancel):
-        stopped.append(event)
-        if isinstance(event, Progress) and event.message == "training" and event.done == 3:
-            cancel.cancel()
-    end = stopped[-1]
-    assert isinstance(end, Finished)
-    assert end.cancelled
-    assert end.result is None
-    assert end.message == "stopped; the model stays as it was, and 3 steps of training are kept to go on from"
-    events = run([source], network, steps=8, checkpoint=path, resume=True)
-    assert "going on after 3 steps" in [e.message for e in events if isinstance(e, Progress)]
-    resumed = outcome(events)
-    assert resumed.steps == 8
-    assert same(resumed.segmenter, whole.segmenter)
-    assert not path.exists()
-
-
-def test_a_checkpoint_of_another_round_is_refused(make: Any, network: Segmenter, tmp_path: Path) -> None:
-    source, path = make(), tmp_path / "round.safetensors"
-    cancel = CancelToken()
-    for event in train_round([source], network, compute=CPU, steps=8, checkpoint=path, cancel=cancel):
-        if isinstance(event, LossPoint):
-            cancel.cancel()
-    with pytest.raises(UserError, match=r"of another kind .settings."):
-        run([source], network, seed=1, checkpoint=path, resume=True)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"round\.safetensors"):
-        run([source], network, checkpoint=path, resume=True)
 
 
 def test_cancel_before_anything_is_done(make: Any, network: Segmenter) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +11,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.session.conftest import CPU, correct, last
 
 from napari_genselfdiff.annotations import encode
-from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion.config import COMPACT
-from napari_genselfdiff.diffusion.pretraining import PretrainSettings
-from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.events import CancelToken, Event, Finished, LossPoint, Progress
+from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress
 from napari_genselfdiff.finetuning import teacher
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.recipe import Amount, recipe_for
 from napari_genselfdiff.finetuning.rounds import train_round
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.segmentation.network import save_segmenter
 from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.slides import slide_from_arrays
 
 Pixels = np.ndarray[Any, Any]
-CPU = Compute(device="cpu", autocast=None, threads=1)
-TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
-SETTINGS = PretrainSettings(
-    patch=32, batch=4, learning_rate=3e-3, warmup=3, zoom=(1.6, 3.2), ema=0.9, objective="features"
-)
 WHOLE = Region(0, 0, 300, 400)
-
-
-def last(events: Iterator[Event]) -> Finished:
-    """The last event."""
-    *_, end = events
-    assert isinstance(end, Finished)
-    return end
-
-
-@pytest.fixture
-def pretext(home: Path) -> Path:
-    """A tiny random network that is the library's pretext."""
-    path = home / "models" / "pretext.safetensors"
-    torch.manual_seed(0)
-    card = {"kind": "pretext", "config": TINY.to_dict(), "settings": asdict(SETTINGS), "name": "pretext"}
-    save_weights(path, UNet(TINY).state_dict(), card, half=True)
-    return path
-
-
-def correct(session: Session, region: Region) -> None:
-    """Accept the truth: what is dark is class 1."""
-    rgb = session.slide.read(region.y, region.x, region.height, region.width)
-    session.annotations.accept(0, region, encode((rgb[..., 0] < 150).astype(np.uint8)))
 
 
 def cohort_slide(session: Session, seed: int) -> None:

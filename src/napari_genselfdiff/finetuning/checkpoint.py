@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,29 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.models.weights import read_weights, save_weights
+from napari_genselfdiff.segmentation.network import Segmenter
 
 KIND = "round"
 HARDNESS = "hardness"
 START_ANEW = "start the fine-tune anew without resuming"
+ALIKE = ("settings", "classes", "fresh", "start", "mpp", "downsample", "instances")
+"""Entries of a card in which a round that goes on is like the one that was stopped."""
+
+
+def beginning(segmenter: Segmenter) -> dict[str, Any]:
+    """What a card says of the weights that a round starts from: a hash of them, and how they see a slide."""
+    digest = hashlib.sha256()
+    for name, value in sorted(segmenter.state_dict().items()):
+        # As they are on disk: a model that was opened again is the same one.
+        plain = value.half() if value.is_floating_point() else value
+        digest.update(name.encode() + plain.cpu().contiguous().numpy().tobytes())
+    spec = segmenter.spec
+    return {
+        "start": digest.hexdigest(),
+        "mpp": spec.mpp,
+        "downsample": spec.downsample,
+        "instances": spec.instances,
+    }
 
 
 def save_round(path: Path, trainer: Trainer, sampler: CorrectionSampler, card: dict[str, Any]) -> None:
@@ -50,7 +70,7 @@ def load_round(
     trainer : Trainer
     sampler : CorrectionSampler
     card : dict
-        What the run is told by; what it shares with the file's must be the same.
+        What the run is told by; of it, what `ALIKE` names must be as in the file.
 
     Raises
     ------
@@ -60,7 +80,7 @@ def load_round(
     tensors, found = read_weights(path)
     if found.get("kind") != KIND:
         raise UserError("this is not a fine-tune that was stopped", path, START_ANEW)
-    plain = json.loads(json.dumps(card))
+    plain = json.loads(json.dumps({key: card[key] for key in ALIKE}))
     different = sorted(key for key in plain if found.get(key) != plain[key])
     if different:
         raise UserError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
-from napari_genselfdiff.finetuning.checkpoint import load_round, save_round
+from napari_genselfdiff.finetuning.checkpoint import beginning, load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.doubt import believed
 from napari_genselfdiff.finetuning.exam import Answers, Exam, dice, joined
@@ -23,7 +23,7 @@ from napari_genselfdiff.finetuning.sampling import CorrectionSampler
 from napari_genselfdiff.finetuning.teacher import taught
 from napari_genselfdiff.finetuning.trainer import Trainer
 from napari_genselfdiff.finetuning.training import HALF, Training, grown_share
-from napari_genselfdiff.models.versions import LEFT_OUT, Doubt
+from napari_genselfdiff.models.versions import LEFT_OUT, RESUMED, Doubt
 from napari_genselfdiff.segmentation.network import Segmenter
 
 SECONDS = 40.0
@@ -65,6 +65,8 @@ class RoundResult:
         Places that were left out, as everything else contradicts them.
     contradictory : bool
         Whether strokes contradict one another, so that a young model went on and did not begin again.
+    begun : bool
+        Whether training started from other weights that were given, and not from the model in use.
     """
 
     segmenter: Segmenter
@@ -78,6 +80,7 @@ class RoundResult:
     positions: dict[str, int] = field(default_factory=dict)
     doubts: list[Doubt] = field(default_factory=list)
     contradictory: bool = False
+    begun: bool = False
 
 
 def train_round(
@@ -88,6 +91,7 @@ def train_round(
     fresh: bool = False,
     begin: Segmenter | None = None,
     grown: bool = False,
+    adapted: bool = False,
     anchor: dict[str, Tensor] | None = None,
     insisted: Sequence[Doubt] = (),
     seconds: float | None = None,
@@ -115,6 +119,8 @@ def train_round(
         The model in use was grown from ``begin`` by a part of these corrections. While they are few, a round
         starts there again: what too few strokes have taught is easier learned anew than unlearned. When they
         are many, or contradict one another, training goes on from the model in use.
+    adapted : bool
+        Nothing started from ``begin`` yet: it gets its turn when corrections are many, too.
     anchor : dict of str to Tensor, optional
         U-Net weights that training is pulled to; those of ``segmenter`` by default.
     insisted : sequence of Doubt
@@ -160,7 +166,7 @@ def train_round(
         yield Finished(None, "stopped; the model stays as it was", cancelled=True)
         return
     if grown and cut.amount.pixels >= MANY:
-        begin, grown = None, False
+        begin, grown = begin if adapted else None, False
     contradictory = False
     if fresh or grown:
         cut, contradictory = yield from taught(
@@ -221,12 +227,11 @@ def train_cut(
         limit = clock.seconds + left * (0.45 if crossing else 1.0)
 
     trainer, sampler = training.start([place.example() for place in cut.places])
-    card = _record(segmenter, recipe, compute, fresh) | {"positions": cut.positions}
-    card[LEFT_OUT] = [doubt.to_list() for doubt in doubts]
+    card = _record(segmenter, recipe, compute, fresh) | beginning(training.begin or segmenter)
+    card |= {"positions": cut.positions, LEFT_OUT: [doubt.to_list() for doubt in doubts], RESUMED: []}
     if checkpoint is not None and resume and checkpoint.exists():
-        found = load_round(
-            checkpoint, trainer, sampler, {k: card[k] for k in ("settings", "classes", "fresh")}
-        )
+        found = load_round(checkpoint, trainer, sampler, card)
+        card[RESUMED] = [*found[RESUMED], {"steps": trainer.step, "positions": found["positions"]}]
         curve = [tuple(point) for point in found["curve"]]
         yield Progress(
             trainer.step, recipe.steps, _resumed(trainer.step, found["positions"] == cut.positions)
@@ -285,6 +290,7 @@ def train_cut(
             curve,
             cut.positions,
             list(doubts),
+            begun=training.begin is not None,
         ),
         verdict.message,
     )

@@ -11,6 +11,9 @@ PRETEXT = "pretext"
 """Entry of a version's settings: the pretext whose weights its training began with."""
 LEFT_OUT = "left_out"
 """Another: what was drawn and not trained on, each as slide, y, x, height and width."""
+RESUMED = "resumed"
+"""Another: for each time that the training was stopped and went on, the steps that were done by then, and the
+positions in the journals that they belong to."""
 
 
 @dataclass(frozen=True)

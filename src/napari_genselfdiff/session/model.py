@@ -196,7 +196,7 @@ class SessionModel(SessionFolder):
         The pretext, with the classes of the model in use, once after it was adapted, and whenever that model
         is `grown`.
         """
-        if not self.current or not (self.grown or self._newly_adapted):
+        if not self.current or not (self.grown or self.newly_adapted):
             return None
         from napari_genselfdiff.diffusion.pretraining import load_pretext
         from napari_genselfdiff.session.starting import pretext_segmenter
@@ -217,7 +217,7 @@ class SessionModel(SessionFolder):
         return False
 
     @property
-    def _newly_adapted(self) -> bool:
+    def newly_adapted(self) -> bool:
         """Whether there is an adapted pretext that no version began with yet."""
         adapted = Path(self._state.pretext or "").name
         return bool(adapted) and all(version.settings.get(PRETEXT) != adapted for version in self.versions)

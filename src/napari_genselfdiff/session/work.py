@@ -101,7 +101,7 @@ def fine_tune_model(
         insisted = [
             Doubt(slide.fingerprint, Region(*box)) for slide in corrected for box in slide.state.insisted
         ]
-        made_with = session.pretext if begin is not None or parent is None else ""
+        adapted, pretext = session.newly_adapted, session.pretext
         _forget_others(unfinished)
         resume = unfinished.exists()
         while True:
@@ -113,6 +113,7 @@ def fine_tune_model(
                     fresh=parent is None,
                     begin=begin,
                     grown=grown,
+                    adapted=adapted,
                     insisted=insisted,
                     seconds=seconds,
                     steps=steps,
@@ -122,7 +123,7 @@ def fine_tune_model(
                     cancel=cancel,
                 ):
                     if isinstance(event, Finished) and event.result is not None:
-                        yield _as_version(session, event.result, parent, seed, left_out, made_with)
+                        yield _as_version(session, event.result, parent, seed, left_out, pretext)
                     else:
                         yield event
                 return
@@ -174,6 +175,7 @@ def _as_version(
     from napari_genselfdiff.segmentation.network import save_segmenter
 
     verdict = result.verdict
+    made_with = {PRETEXT: Path(pretext).name} if parent is None or result.begun else {}
     name = session.versions.new_name()
     version = Version(
         name,
@@ -187,7 +189,7 @@ def _as_version(
         round(result.seconds, 1),
         datetime.now(UTC).isoformat(timespec="seconds"),
         positions=result.positions,
-        settings=result.settings | ({PRETEXT: Path(pretext).name} if pretext else {}),
+        settings=result.settings | made_with,
         answer=verdict.message,
         kind="round",
     )
