@@ -352,12 +352,28 @@ def test_training_lowers_the_loss(files: list[Path], tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_full_device_is_told(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)")]
+)
+def test_a_full_device_is_told(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def full(*args: Any) -> None:
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(UNet, "forward", full)
     with pytest.raises(OutOfMemoryError, match="smaller batch"):
+        run(files, tmp_path / "p")
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_full_device(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(UNet, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         run(files, tmp_path / "p")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.compute import Compute, is_out_of_memory
 from napari_genselfdiff.diffusion.config import UNetConfig
 from napari_genselfdiff.diffusion.denoising import CALIBRATION_STEP, CALIBRATION_TILES, calibrated
 from napari_genselfdiff.diffusion.distributed import Step, Team, joined, shared
@@ -212,7 +212,9 @@ def pretrain(
                     _save(run, output, config, settings, details)
                     saved = clock.seconds
                     sheet.write_if_due(run.average, clock.seconds)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise OutOfMemoryError("the device ran out of memory: use a smaller batch") from error
         cancelled = team.any(cancel.cancelled, device)
         if team.leads and not cancelled:
