@@ -113,6 +113,20 @@ def test_it_says_what_is_missing(slide: Slide, drawing: Annotations) -> None:
         task(classes=["class"] * 18)
 
 
+def test_what_was_painted_and_taken_back_while_nobody_listened_is_looked_at_again(
+    slide: Slide, drawing: Annotations
+) -> None:
+    one = task()
+    draw(drawing, 57, 50, 0)
+    draw(drawing, 87, 82, 1)
+    answered(one, slide, drawing)
+    drawing.undo()
+    draw(drawing, 420, 200, 2)
+    assert set(answered(one, slide, drawing).labels.flat) == {0, 1}
+    one.touch(slide, None, scale=SCALE)
+    assert set(answered(one, slide, drawing).labels.flat) == {0, 2}
+
+
 def test_seventeen_classes_are_told_apart(tmp_path: Path) -> None:
     labels = np.repeat(np.repeat(np.arange(17), 40)[None], 100, axis=0)
     colors = np.random.default_rng(3).integers(20, 240, (17, 3)).astype(np.uint8)

@@ -136,6 +136,32 @@ def test_the_answer_follows_the_view_and_late_ones_are_thrown_away(
     assert [shown(answering, y, x) for y, x in ((420, 500), (440, 520))] == [1, 0]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_strokes_of_the_time_when_it_was_off_count(
+    answering: Window, wait_for: Callable[..., None], shared: bool
+) -> None:
+    answering.instant.stop()
+    answering.paint(117, 117, 1)  # the background becomes the disc's class
+    answering.paint(137, 137, 0)
+    answering.edits.wait()
+    answering.answers.clear()
+    if shared:  # as another window on the same features does
+        features = answering.instant._features
+        answering.instant.close()
+        answering.instant = InstantAnswer(
+            answering.viewer,
+            answering.session,
+            answering.image,
+            edits=answering.edits,
+            on_message=answering.said.append,
+            features=lambda: features,
+        )
+        answering.instant.answered.connect(answering.answers.append)
+    answering.instant.start()
+    wait_for(lambda: bool(answering.answers))
+    assert [shown(answering, y, x) for y, x in ((180, 220), (200, 240))] == [0, 1]
+
+
 def test_a_kept_answer_is_accepted_and_can_be_taken_back(
     answering: Window, wait_for: Callable[..., None]
 ) -> None:

@@ -205,11 +205,17 @@ class InstantTask:
                 break
         yield Finished(done, f"{done:,} of {total:,} tiles", cancelled=done < total)
 
-    def touch(self, slide: Slide, change: Change | Region, *, scale: float) -> None:
-        """Say that something was painted, or taken back; a region is in level-0 pixels."""
+    def touch(self, slide: Slide, change: Change | Region | None, *, scale: float) -> None:
+        """Say that something was painted, or taken back; a region is in level-0 pixels.
+
+        None says that nobody knows where: all that is painted on the slide, and was, is looked at again.
+        """
         painted = self._painted.get(self.source(slide, scale=scale).key)
         if painted is None:
             return  # it will be looked at as a whole
+        if change is None:
+            painted.touch_all()
+            return
         if not isinstance(change, Region):
             width = 2**change.layer
             change = Region(change.y * width, change.x * width, change.height * width, change.width * width)

@@ -82,7 +82,12 @@ class Painted:
         self.source, self.annotations = source, annotations
         self.samples: dict[Place, Samples] = {}
         self.stale: set[Place] = set()
-        for box in annotations.supervised_boxes():
+        self.touch_all()
+
+    def touch_all(self) -> None:
+        """Look again at all that is painted, and at all that was."""
+        self.stale.update(self.samples)
+        for box in self.annotations.supervised_boxes():
             self.stale.update(self._some(box))
 
     def touch(self, region: Region) -> None:

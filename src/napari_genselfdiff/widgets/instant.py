@@ -131,6 +131,8 @@ class InstantAnswer(QObject):
         self._session.model_changed.connect(self._model_changed)
         self._session.mpp_changed.connect(self._model_changed)
         self._viewer.scene.camera.events.connect(self._moved)
+        if self._features is not None:
+            self._queue_touch(self._features, None)
         self._look_anew()
 
     def stop(self) -> None:
@@ -190,7 +192,7 @@ class InstantAnswer(QObject):
             self._queue_touch(self._features, change)
         self._request()
 
-    def _queue_touch(self, features: Features, change: Change) -> None:
+    def _queue_touch(self, features: Features, change: Change | None) -> None:
         slide = self._session.slide
         self._queue.submit(
             lambda: features.task.touch(slide, change, scale=features.scale),
@@ -234,6 +236,8 @@ class InstantAnswer(QObject):
             return  # of a view that is gone
         if isinstance(found, Features):
             self._features = found
+            # The task may have answered before: what was painted since, nobody told it.
+            self._queue_touch(found, None)
         elif isinstance(found, str):
             if found:
                 self._on_message(found)
