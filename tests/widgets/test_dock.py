@@ -16,6 +16,7 @@ from napari_genselfdiff.annotations import classes_of, encode
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.corrections import WINDOW_NAME
+from napari_genselfdiff.widgets.demo import settle
 from napari_genselfdiff.widgets.overlay import OVERLAY_NAME
 from napari_genselfdiff.widgets.tissue import OUTLINE_NAME
 
@@ -344,3 +345,28 @@ def test_a_session_that_cannot_be_kept_as_it_is_closed_is_told_and_gone(
     assert ready.session is None
     assert ready.versions_section.session is None
     assert "free some space" in ready.status.text.text()
+
+
+def test_the_cross_of_the_dock_closes_the_session_and_the_dock_follows_no_more(
+    ready: Any, tmp_path: Path, tissue: np.ndarray[Any, Any]
+) -> None:
+    from napari_genselfdiff.widgets.dock import GenSelfDiffDock
+
+    viewer = ready.viewer
+    ready.correct_here()
+    ready.parent().setFloating(True)
+    settle()
+    assert ready.session is not None, "a dock that floats stays"
+    ready.parent().titleBarWidget().close_button.click()
+    assert ready.session is None
+    assert [layer.name for layer in viewer.layers] == ["tissue"]
+
+    again = GenSelfDiffDock(viewer, tmp_path / "session")
+    viewer.window.add_dock_widget(again, name="GenSelfDiff")
+    assert not again.session.read_only
+    again.close()
+    viewer.layers.remove("tissue")
+    viewer.add_image(tissue, rgb=True, name="other", scale=(0.5, 0.5), units=("um", "um"))
+    settle()
+    assert (ready.session, again.session) == (None, None)
+    assert [layer.name for layer in viewer.layers] == ["other"]

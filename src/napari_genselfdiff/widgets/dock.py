@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QTabWidget, QVBoxLayout
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
@@ -20,6 +20,7 @@ from napari_genselfdiff.widgets.gestures import Gesture
 from napari_genselfdiff.widgets.layers import SessionLayers
 from napari_genselfdiff.widgets.learning import Learning
 from napari_genselfdiff.widgets.opening import Opening
+from napari_genselfdiff.widgets.panel import Panel
 from napari_genselfdiff.widgets.project import ProjectSection
 from napari_genselfdiff.widgets.running import Runner
 from napari_genselfdiff.widgets.sections import (
@@ -38,13 +39,12 @@ from napari_genselfdiff.workers import Job, warm_up_in_background
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
-    from qtpy.QtGui import QCloseEvent
 
 
 LEARNED = "A class that a model has learned stays; start a new task to go on without it."
 
 
-class GenSelfDiffDock(QWidget):
+class GenSelfDiffDock(Panel):
     """Shows one session and forwards clicks to it.
 
     Parameters
@@ -165,11 +165,11 @@ class GenSelfDiffDock(QWidget):
             self.session.set_tissue_sensitivity(sensitivity)
             self._show_tissue(self.slide_section.tissue.isChecked())
 
-    def closeEvent(self, event: QCloseEvent | None) -> None:
-        """Finish writing when the dock is closed."""
-        self.shut()
+    def finish(self) -> None:
+        """Finish writing, and follow the viewer no more."""
+        self.opening.close()
+        self.segmenting.close()
         self.learning.close()
-        super().closeEvent(event)
 
     def segment_view(self) -> None:
         """Segment what is on the screen."""
@@ -389,7 +389,3 @@ class GenSelfDiffDock(QWidget):
         self.learning.adopted.connect(self._show_project)
         self.learning.improved.connect(self.segment_view)
         self.status.export_clicked.connect(self._export)
-        application = QApplication.instance()
-        assert application is not None
-        # napari quits without closing the docks in its window.
-        application.aboutToQuit.connect(self.shut)

@@ -147,6 +147,12 @@ class Opening(QObject):
                 self._tell(self._not_kept)
             self.closed.emit()
 
+    def close(self) -> None:
+        """Shut, and follow the viewer no more."""
+        self.viewer.layers.events.inserted.disconnect(self.follow)
+        self.viewer.layers.events.removed.disconnect(self.follow)
+        self.shut()
+
     def _show_slide(self, slide: Slide) -> None:
         """Look at a slide, in the layer that shows it already or in a new one."""
         same = slide.where if slide.path or slide.url else None

@@ -43,6 +43,10 @@ class Segmenting(QObject):
         section.segment_clicked.connect(self.segment_view)
         section.slide_clicked.connect(self.segment_slide)
 
+    def close(self) -> None:
+        """Follow the viewer no more."""
+        self.opening.viewer.scene.camera.events.disconnect(self._look)
+
     def segment_view(self) -> None:
         """Segment what is on the screen."""
         layers = self.opening.layers
