@@ -333,6 +333,7 @@ def test_a_second_window_on_the_session_is_read_only(
 
 def test_removing_the_layer_closes_the_session(ready: Any) -> None:
     ready.viewer.layers.remove("tissue")
+    settle()
     assert ready.session is None
     assert OVERLAY_NAME not in ready.viewer.layers
 
@@ -342,6 +343,7 @@ def test_a_session_that_cannot_be_kept_as_it_is_closed_is_told_and_gone(
 ) -> None:
     with refusing(tmp_path / "session", errno.ENOSPC):
         ready.viewer.layers.remove("tissue")
+        settle()
     assert ready.session is None
     assert ready.versions_section.session is None
     assert "free some space" in ready.status.text.text()

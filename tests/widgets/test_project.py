@@ -19,6 +19,7 @@ from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.models.weights import save_weights
+from napari_genselfdiff.widgets.demo import settle
 from napari_genselfdiff.widgets.versions import REALLY
 
 pytestmark = pytest.mark.gui
@@ -86,6 +87,7 @@ def test_slides_of_a_project_are_a_list_and_each_keeps_its_strokes(project: Any,
 def test_a_slide_that_is_gone_is_told_and_the_project_stays(project: Any, files: list[Path]) -> None:
     folder = project.session.folder
     project.viewer.layers.clear()
+    settle()
     assert project.session is None
     files[0].unlink()  # the one that was looked at last
     project.opening.open_project(folder)
@@ -104,8 +106,28 @@ def test_a_slide_that_is_gone_is_told_and_the_project_stays(project: Any, files:
     assert project.status.text.text().startswith("Left out")
 
 
+def test_without_the_layer_of_one_slide_the_other_is_looked_at(project: Any, wait_for: Wait) -> None:
+    project.correct_here()
+    paint(project, 1, 0, wait_for)
+    project.viewer.layers.remove(project.layers.image)
+    settle()
+    assert project.session.slide.name == "slide-0.png"
+    assert project.opening.chooser.value is project.layers.image
+    assert [slide.name for slide in project.session.slides.corrected] == ["slide-1.png"]
+    project.correct_here()
+    paint(project, 1, 0, wait_for)
+    assert project.session.annotations.position == 1
+
+    project.viewer.layers.select_all()
+    project.viewer.layers.remove_selected()
+    settle()
+    assert project.session is None
+    assert not project.viewer.layers
+
+
 def test_a_folder_without_a_project_is_not_opened(project: Any, tmp_path: Path) -> None:
     project.viewer.layers.clear()
+    settle()
     (tmp_path / "empty").mkdir()
     project.opening.open_project(tmp_path / "empty")
     assert "no project" in project.status.text.text()

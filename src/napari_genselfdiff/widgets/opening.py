@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_genselfdiff.contributions import SLIDE_KEY, open_as_preferred, preferences
 from napari_genselfdiff.errors import UserError
@@ -71,8 +71,13 @@ class Opening(QObject):
         self.chooser = ComboBox(label="slide", choices=self._rgb_layers, nullable=True)
         self.chooser.native.setToolTip("the RGB image layer to work on")
         self.chooser.changed.connect(self._choose_layer)
+        # While napari says that a layer was removed it is still removing: no other may be removed then. And
+        # what goes together, such as everything, is looked at once.
+        self._removed = QTimer(self.chooser.native)  # which goes with the window
+        self._removed.setSingleShot(True)
+        self._removed.timeout.connect(self.follow)
         viewer.layers.events.inserted.connect(self.follow)
-        viewer.layers.events.removed.connect(self.follow)
+        viewer.layers.events.removed.connect(self._follow_soon)
 
     def open_slide(self, path: str | Path) -> None:
         """Open a slide file or address, and begin, or go on with, its session."""
@@ -150,8 +155,12 @@ class Opening(QObject):
     def close(self) -> None:
         """Shut, and follow the viewer no more."""
         self.viewer.layers.events.inserted.disconnect(self.follow)
-        self.viewer.layers.events.removed.disconnect(self.follow)
+        self.viewer.layers.events.removed.disconnect(self._follow_soon)
+        self._removed.stop()
         self.shut()
+
+    def _follow_soon(self, _event: Any = None) -> None:
+        self._removed.start(0)
 
     def _show_slide(self, slide: Slide) -> None:
         """Look at a slide, in the layer that shows it already or in a new one."""
