@@ -291,6 +291,24 @@ def test_this_view_is_right_takes_what_is_in_view_only(large: Any) -> None:
     np.testing.assert_array_equal(accepted, inside)
 
 
+def test_this_view_is_right_right_after_a_move_takes_all_of_the_view(large: Any, user: User) -> None:
+    window = large.editing
+    for records, (place, zoom) in enumerate((((15_000, 3_000), 1.0), ((15_000, 3_000), 0.4)), start=1):
+        user.look(place, zoom)
+        large.accept_view()
+        stored(large, records)
+        view, pixel = window.view, 2**window.place.layer
+        box = Region(view.y // pixel, view.x // pixel, view.height // pixel, view.width // pixel)
+        assert (large.session.annotations.read(window.place.layer, box) > 0).all()
+    assert "counts as right" in large.status.text.text()
+
+    user.look((-90_000.0, 0.0), 1.0)
+    large.accept_view()
+    assert "not in view" in large.status.text.text()
+    large.layers.finish_edits()
+    assert large.session.annotations.position == records
+
+
 def test_the_window_stays_where_the_slide_has_left_the_view(large: Any, user: User) -> None:
     first = large.editing.place
     user.look((-90_000.0, 0.0), 1.0)

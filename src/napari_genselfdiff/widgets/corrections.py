@@ -179,18 +179,20 @@ class CorrectionWindow(QObject):
             self._refused,
         )
 
-    def accept(self, part: Region | None = None) -> None:
-        """Say that what is in view is right as it stands.
+    def accept(self, part: Region | None = None) -> bool:
+        """Say that what is in view is right as it stands; False when the slide is not in view.
 
         Parameters
         ----------
         part : Region, optional
             Something else than the view, in the window's pixels.
         """
+        if part is None:
+            self._catch_up()
         self.commit()
         part = part or self.part_in_view()
         if part is None:
-            return
+            return False
         labels = self._shadow[part.y : part.bottom, part.x : part.right].copy()
         labels[labels == PAINTED_BACKGROUND] = 0
         box = Region(self.place.y + part.y, self.place.x + part.x, *labels.shape)
@@ -200,6 +202,7 @@ class CorrectionWindow(QObject):
             lambda _change: self.committed.emit(),
             self._refused,
         )
+        return True
 
     def draw(self, gesture: Callable[[], Gestured | None], done: Callable[[Gestured | None], None]) -> None:
         """Let a gesture be worked out and stored in the queue's thread, behind what was drawn, as one step.
@@ -275,7 +278,7 @@ class CorrectionWindow(QObject):
             self._resize_brush()
 
     def _catch_up(self) -> None:
-        """Be where the view is before a stroke begins: one that begins outside would be lost."""
+        """Be where the view is before something is done there: what lies outside would be lost."""
         place = self._place_in_view(self.place)
         if place is not self.place and not self._drawing.in_progress:
             self._wanted = place

@@ -235,8 +235,9 @@ class GenSelfDiffDock(Panel):
         if self.editing is None:
             self.correct_here()
         if self.editing is not None:
-            self.editing.accept()
-            self._tell("This view counts as right: training will learn from all of it.")
+            accepted = self.editing.accept()
+            counts = "This view counts as right: training will learn from all of it."
+            self._tell(counts if accepted else NOT_IN_VIEW)
 
     def _step(self, step: Callable[[SessionLayers], None]) -> None:
         if self.layers is not None:
