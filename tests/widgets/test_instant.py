@@ -120,6 +120,17 @@ def test_what_was_painted_wins(answering: Window, wait_for: Callable[..., None])
     assert shown(answering, 260, 300) == 1
 
 
+def test_the_answer_has_the_colours_that_the_classes_have_now(
+    answering: Window, wait_for: Callable[..., None]
+) -> None:
+    answering.session.set_colours({"nucleus": "#0000FF"})
+    answering.paint(177, 177, 1)
+    wait_for(lambda: np.allclose(answering.instant.layer.get_color(1)[:3], (0, 0, 1), atol=0.01))
+    answering.session.change_classes(["nucleus", "stroma"])
+    answering.paint(157, 157, 2)
+    wait_for(lambda: answering.instant.layer.get_color(2)[3] > 0)
+
+
 def test_the_answer_follows_the_view_and_late_ones_are_thrown_away(
     answering: Window, wait_for: Callable[..., None]
 ) -> None:

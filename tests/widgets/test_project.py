@@ -19,6 +19,7 @@ from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.models.weights import save_weights
+from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 from napari_genselfdiff.widgets.demo import settle
 from napari_genselfdiff.widgets.versions import REALLY
 
@@ -213,6 +214,24 @@ def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
     project.correct_section.classes.set_color(1, "#0000FF")
     np.testing.assert_allclose(project.editing.layer.get_color(1)[:3], (0, 0, 1), atol=0.01)
     assert project.session.colours == ["#0000FF"]
+
+
+def test_classes_of_another_model_and_of_a_new_task_are_seen(project: Any, library_home: Path) -> None:
+    spec = SegmenterSpec(TINY, ("background", "a", "b", "c"), mpp=0.5)
+    save_segmenter(build_segmenter(spec, start=None, seed=2), library_home / "models" / "three.safetensors")
+    project.correct_here()
+
+    def seen() -> list[bool]:
+        shown = project.layers.overlay.layer, project.editing.layer
+        return [layer.get_color(label)[3] > 0 for layer in shown for label in (1, 2, 3)]
+
+    project.session.use_model("three")
+    assert all(seen())
+    project.session.use_model("nuclei")
+    assert not all(seen())
+    project.task_section.classes.show_classes(["tumour", "stroma", "fat"])
+    project.task_section.start.click()
+    assert all(seen())
 
 
 def test_a_class_is_added_to_the_model_in_use(project: Any, wait_for: Wait) -> None:

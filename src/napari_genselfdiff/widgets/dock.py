@@ -188,6 +188,7 @@ class GenSelfDiffDock(Panel):
         self._show_project()
         self._show_background()
         self.segment_section.compare.setChecked(False)
+        self.layers.recolour()
         self.layers.refresh()
         self._show_state()
 

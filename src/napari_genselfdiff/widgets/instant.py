@@ -269,6 +269,7 @@ class InstantAnswer(QObject):
         scale = view.source.scale
         first = (np.array([view.grid.y, view.grid.x]) + 0.5) * scale - 0.5
         place = {"scale": pixel * scale, "translate": np.array(self._image.translate[-2:]) + first * pixel}
+        colormap = label_colormap(len(self._session.classes), self._session.colours)
         if self.layer is None or self.layer not in self._viewer.layers:
             active = self._viewer.layers.selection.active
             self.layer = self._viewer.add_labels(
@@ -276,7 +277,7 @@ class InstantAnswer(QObject):
                 name=LAYER_NAME,
                 units=self._image.units[-2:],
                 opacity=OPACITY,
-                colormap=label_colormap(len(self._session.classes)),
+                colormap=colormap,
                 **place,
             )
             self.layer.editable = False
@@ -286,9 +287,10 @@ class InstantAnswer(QObject):
             layers.selection.active = active
         elif self._shown is not None and self._shown.shape == labels.shape and self._same_place(place):
             self.layer.data[:] = labels
+            self.layer.colormap = colormap
             self.layer.refresh(extent=False)
         else:
-            self.layer.data = labels
+            self.layer.data, self.layer.colormap = labels, colormap
             self.layer.scale, self.layer.translate = place["scale"], place["translate"]
         self._shown = labels
         if answer.complete:
