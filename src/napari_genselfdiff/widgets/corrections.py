@@ -15,6 +15,7 @@ from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
 from napari_genselfdiff.widgets.drawing import Drawing
+from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
 
@@ -100,6 +101,7 @@ class CorrectionWindow(QObject):
         self.layer: Labels = viewer.add_labels(
             self._shadow.copy(),
             name=WINDOW_NAME,
+            metadata=OWN,
             units=image.units[-2:],
             opacity=0.55,
             colormap=label_colormap(len(session.classes), session.colours),

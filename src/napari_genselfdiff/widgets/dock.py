@@ -78,7 +78,7 @@ class GenSelfDiffDock(Panel):
         self.learning = Learning(
             self.opening, self.runner, self.fine_tune_section, self.cohort_section, tell=self._tell
         )
-        self.shortcuts = Shortcuts(self, self._keys())
+        self.shortcuts = Shortcuts(self.viewer, self._keys())
         self.tabs = QTabWidget()
         self.tabs.addTab(
             scrolled(self.slide_section, self.segment_section, self.correct_section, self.fine_tune_section),
@@ -167,6 +167,7 @@ class GenSelfDiffDock(Panel):
 
     def finish(self) -> None:
         """Finish writing, and follow the viewer no more."""
+        self.shortcuts.release()
         self.opening.close()
         self.segmenting.close()
         self.learning.close()
@@ -345,8 +346,8 @@ class GenSelfDiffDock(Panel):
             Key("I", "instant answer, on or off", self.correct_section.instant.click),
             Key("K", "keep the instant answer of this view", self.correct_section.keep_button.click),
             Key("O", "show what the model before said", self.segment_section.compare.click),
-            Key("Shift+Esc", "cancel what runs", self.runner.cancel),
-            Key("?", "this list, and back", self._show_keys),
+            Key("Shift+Esc", "cancel what runs", self.runner.cancel, always=True),
+            Key("?", "this list, and back", self._show_keys, always=True),
         ]
 
     def _show_keys(self) -> None:

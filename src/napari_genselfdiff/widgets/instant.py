@@ -14,6 +14,7 @@ from napari_genselfdiff.annotations import classes_of
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import Progress
 from napari_genselfdiff.widgets.colors import label_colormap
+from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.widgets.view import visible_region
 from napari_genselfdiff.workers import Queue
 
@@ -275,6 +276,7 @@ class InstantAnswer(QObject):
             self.layer = self._viewer.add_labels(
                 labels,
                 name=LAYER_NAME,
+                metadata=OWN,
                 units=self._image.units[-2:],
                 opacity=OPACITY,
                 colormap=colormap,

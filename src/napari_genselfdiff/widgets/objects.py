@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.geometry import Region, layer_shape
+from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.workers import Queue
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ class Outlines(QObject):
         layer = self._viewer.add_labels(
             np.zeros(under.data.shape, np.uint8),
             name=OUTLINES_NAME,
+            metadata=OWN,
             scale=under.scale,
             translate=under.translate,
             units=under.units,

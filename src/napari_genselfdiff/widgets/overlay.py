@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_genselfdiff.geometry import Region, layer_shape
 from napari_genselfdiff.widgets.colors import label_colormap
+from napari_genselfdiff.widgets.own import OWN
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -44,6 +45,7 @@ class Overlay:
         self.layer: Labels = viewer.add_labels(
             self._data(),
             name=OVERLAY_NAME,
+            metadata=OWN,
             scale=image.scale[-2:],
             translate=image.translate[-2:],
             units=image.units[-2:],

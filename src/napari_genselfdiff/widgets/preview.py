@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from napari_genselfdiff.errors import MissingScaleError
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import label_colormap
+from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.workers import Queue
 
 if TYPE_CHECKING:
@@ -111,7 +112,13 @@ class Preview:
         self._viewer = viewer
         active = viewer.layers.selection.active
         self._layer = viewer.add_labels(
-            labels, name=PREVIEW_NAME, units=image.units[-2:], opacity=0.6, colormap=colormap, **where
+            labels,
+            name=PREVIEW_NAME,
+            metadata=OWN,
+            units=image.units[-2:],
+            opacity=0.6,
+            colormap=colormap,
+            **where,
         )
         self._layer.contour = 2
         self._layer.editable = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.slides.tissue import Tissue
+from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.workers import Job
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class TissueOutline:
             self.layer = self.viewer.add_labels(
                 mask,
                 name=OUTLINE_NAME,
+                metadata=OWN,
                 scale=pixel * tissue.downsample,
                 translate=np.array(self.image.translate[-2:]) + (tissue.downsample - 1) / 2 * pixel,
                 units=self.image.units[-2:],
