@@ -105,6 +105,19 @@ def test_classes_are_added_renamed_and_removed(classes: ClassList, qtbot: Any) -
     assert classes.tree.height() < 180
 
 
+def test_a_class_that_was_refused_is_not_chosen(classes: ClassList) -> None:
+    layer = Labels(np.zeros((4, 4), np.uint8))
+    layer.selected_label = 2
+    classes.follow(layer)
+    chosen: list[int] = []
+    classes.class_chosen.connect(chosen.append)
+    classes.classes_edited.connect(lambda _classes: classes.show_classes(["tumour", "stroma", "immune"]))
+    QTest.mouseClick(classes.add_button, Qt.MouseButton.LeftButton)
+    assert [name for name, _ in classes.classes] == ["tumour", "stroma", "immune"]
+    assert (chosen, layer.selected_label, classes.current) == ([], 2, 2)
+    assert classes.tree.findChild(QLineEdit) is None
+
+
 def test_a_learned_class_keeps_its_name_but_not_its_colour(classes: ClassList) -> None:
     classes.show_classes(["nucleus"], ["#112233"], fixed=True)
     assert classes.classes == [("nucleus", "#112233")]

@@ -271,6 +271,19 @@ def test_a_stroke_that_cannot_be_kept_is_said_and_not_shown(
     assert "no space left" in large.status.text.text()
 
 
+def test_the_brush_paints_only_what_there_is(large: Any, user: User) -> None:
+    layer = large.editing.layer
+    layer.selected_label = 40  # in napari's own controls
+    assert layer.selected_label == 1
+    layer.selected_label = 0
+    layer.selected_label = 7
+    assert layer.selected_label == 0
+    large.session.change_classes(["nucleus", "stroma"])
+    layer.selected_label = 2
+    large.session.use_model("nuclei")
+    assert (layer.selected_label, large.correct_section.classes.current) == (1, 1)
+
+
 def test_strokes_are_stored_when_the_session_is_shut(large: Any, user: User) -> None:
     session = large.session
     user.drag(HERE, (HERE[0], HERE[1] + 40))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -254,6 +255,20 @@ def test_a_class_is_added_to_the_model_in_use(project: Any, wait_for: Wait) -> N
     assert len(classes.classes) == 2
     project.session.use_model(model)
     assert [name for name, _ in classes.classes] == list(before[1:])
+
+
+def test_a_class_cannot_be_added_while_work_runs_and_why_is_said(project: Any, wait_for: Wait) -> None:
+    project.correct_here()
+    notification_manager.records.clear()
+    project.segment_view()
+    assert project.job is not None
+    QTest.mouseClick(project.correct_section.classes.add_button, Qt.MouseButton.LeftButton)
+    said = [str(notice.message) for notice in notification_manager.records]
+    assert any("when what is running has ended" in message for message in said)
+    assert project.status.cancel_button.isEnabled(), "the status line goes on showing what runs"
+    assert project.session.classes == ("background", "nucleus")
+    assert project.editing.layer.selected_label == 1
+    wait_for(lambda: project.job is None)
 
 
 def test_a_fine_tune_goes_on_while_another_slide_is_looked_at(

@@ -146,6 +146,8 @@ class ClassList(QWidget):
             return  # what is chosen, or being written, stays
         self._classes, self._fixed = shown, fixed
         self._fill(min(1, len(names)))
+        if self._layer is not None:
+            self._mark(self._class_of(self._layer))
 
     def choose(self, label: int) -> None:
         """Choose what the brush paints."""
@@ -192,6 +194,8 @@ class ClassList(QWidget):
         self._classes.append((self._free_name(), color))
         self._fill(label)
         self._tell()
+        if label > len(self._classes):
+            return  # it was refused, and what there is was shown again
         self._chosen(label)
         self._rename(self.tree.topLevelItem(label), NAME)
 

@@ -14,7 +14,7 @@ from napari_genselfdiff.annotations import classes_of, encode, is_edited
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
-from napari_genselfdiff.widgets.drawing import Drawing
+from napari_genselfdiff.widgets.drawing import Choice, Drawing
 from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
@@ -69,6 +69,8 @@ class CorrectionWindow(QObject):
         Where the window lies.
     background : int
         What the brush paints for background: 0, or `PAINTED_BACKGROUND` while that is shown.
+    choice : Choice
+        Keeps the brush to the session's classes.
 
     Notes
     -----
@@ -111,6 +113,9 @@ class CorrectionWindow(QObject):
         self.layer.selected_label = 1
         self.layer.editable = not session.annotations.read_only
         self._drawing = Drawing(self.layer, self._catch_up)
+        self.choice = Choice(
+            self.layer, lambda label: label < len(session.classes) or label == self.background
+        )
         self._commits = self._reads = 0
         self._due = False  # pixels were read that could not be shown yet
         self.layer.brush_size = BRUSH

@@ -62,13 +62,16 @@ class GenSelfDiffDock(Panel):
         self.viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.status = StatusSection()
         self.runner = Runner(self.status)
-        self.opening = Opening(self.viewer, session_folder, tell=self._tell, on_change=self._show_state)
+        explain = self.runner.explain
+        self.opening = Opening(
+            self.viewer, session_folder, tell=self._tell, explain=explain, on_change=self._show_state
+        )
         self.slide_section = SlideSection(self.opening.chooser.native)
         self.segment_section = SegmentSection()
         self.correct_section = CorrectSection()
         self.fine_tune_section = FineTuneSection()
         self.project_section = ProjectSection()
-        self.versions_section = VersionsSection(self._tell)
+        self.versions_section = VersionsSection(explain)
         self.task_section = TaskSection()
         self.cohort_section = CohortSection()
         self.segmenting = Segmenting(self.opening, self.runner, self.segment_section)
@@ -210,7 +213,7 @@ class GenSelfDiffDock(Panel):
         if self.layers is None:
             return
         if not self.layers.correct_here():
-            self.status.show_idle(NOT_IN_VIEW)
+            self.runner.explain(NOT_IN_VIEW)
             return
         layers = self.layers
         assert layers.editing is not None
@@ -237,9 +240,10 @@ class GenSelfDiffDock(Panel):
         if self.editing is None:
             self.correct_here()
         if self.editing is not None:
-            accepted = self.editing.accept()
-            counts = "This view counts as right: training will learn from all of it."
-            self._tell(counts if accepted else NOT_IN_VIEW)
+            if self.editing.accept():
+                self._tell("This view counts as right: training will learn from all of it.")
+            else:
+                self.runner.explain(NOT_IN_VIEW)
 
     def _step(self, step: Callable[[SessionLayers], None]) -> None:
         if self.layers is not None:
@@ -264,7 +268,7 @@ class GenSelfDiffDock(Panel):
         names = [name for name, _ in classes]
         if names != list(session.classes[1:]) and self.runner.job is not None:
             self._show_classes()
-            self._tell("Classes can be changed when what is running has ended.")
+            self.runner.explain("Classes can be changed when what is running has ended.")
             return
 
         def change() -> None:
@@ -381,11 +385,11 @@ class GenSelfDiffDock(Panel):
         self.correct_section.redo_clicked.connect(lambda: self._step(SessionLayers.redo))
         self.correct_section.gesture_clicked.connect(self._choose_gesture)
         self.correct_section.classes.classes_edited.connect(self._edit_classes)
-        self.correct_section.classes.said.connect(self._tell)
+        self.correct_section.classes.said.connect(self.runner.explain)
         self.correct_section.classes.may_remove = lambda _label: LEARNED
         self.correct_section.instant.toggled.connect(self._show_background)
         self.task_section.started.connect(self._start_task)
-        self.task_section.classes.said.connect(self._tell)
+        self.task_section.classes.said.connect(self.runner.explain)
         self.learning.unlike.connect(self.slide_section.show_notice)
         self.segmenting.segmented.connect(self.learning.notice)
         self.learning.correct_wanted.connect(self.correct_here)

@@ -15,6 +15,30 @@ TOOLS = ("paint", "erase", "fill", "polygon")
 """Modes of a labels layer that change it."""
 
 
+class Choice:
+    """Keeps what is painted with among the labels that there are; napari's own controls reach any number.
+
+    Parameters
+    ----------
+    layer : Labels
+    there_is : callable
+        Whether there is such a label.
+    """
+
+    def __init__(self, layer: Labels, there_is: Callable[[int], bool]) -> None:
+        self._layer, self._there_is = layer, there_is
+        self._last = 1
+        layer.events.selected_label.connect(self.check)
+
+    def check(self, _event: Any = None) -> None:
+        """Go back to the label before, or to the first, where there is none such."""
+        label = int(self._layer.selected_label)
+        if self._there_is(label):
+            self._last = label
+        else:
+            self._layer.selected_label = self._last if self._there_is(self._last) else 1
+
+
 class Drawing:
     """Knows when a stroke is in progress.
 

@@ -150,6 +150,8 @@ class SessionLayers:
         for part in (self.overlay, self.editing):
             if part is not None:
                 part.layer.colormap = colormap
+        if self.editing is not None:
+            self.editing.choice.check()
 
     def stop_editing(self) -> None:
         """Commit and remove the editable window."""

@@ -33,6 +33,8 @@ class Opening(QObject):
         Where the first session lies; one of the user's application data by default.
     tell : callable
         Called with what the user should know.
+    explain : callable
+        Called with why something that the user wanted cannot be done.
     on_change : callable
         Called when a stroke is stored, taken back or done again.
 
@@ -60,11 +62,12 @@ class Opening(QObject):
         session_folder: Path | None,
         *,
         tell: Callable[[str], None],
+        explain: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
         super().__init__()
         self.viewer, self.session_folder = viewer, session_folder
-        self._tell, self._on_change = tell, on_change
+        self._tell, self._explain, self._on_change = tell, explain, on_change
         self.session: Session | None = None
         self.layers: SessionLayers | None = None
         self._not_kept = ""  # what went wrong as the last session was closed, until the next one is opened
@@ -135,7 +138,7 @@ class Opening(QObject):
         try:
             step()
         except UserError as error:
-            self._tell(str(error))
+            self._explain(str(error))
             return False
         return True
 

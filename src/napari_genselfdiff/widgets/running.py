@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
 from napari_genselfdiff.events import CancelToken, Event, Finished, Progress
@@ -83,6 +84,13 @@ class Runner(QObject):
         self.status.show_running("starting", None, None)
         self.job = Job(work(self._cancel), self._cancel, on_event=receive, on_error=failed, on_end=ended)
         self.changed.emit()
+
+    def explain(self, message: str) -> None:
+        """Say why something was not done: beside the status line while that shows what runs."""
+        if self.job is None:
+            self.status.show_idle(message)
+        else:
+            show_info(message)
 
     def cancel(self) -> None:
         """Ask what runs to stop; honoured within one step."""

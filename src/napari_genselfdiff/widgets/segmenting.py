@@ -54,7 +54,7 @@ class Segmenting(QObject):
         if region is not None:
             self._segment(region)
         elif self.opening.session is not None:
-            self.runner.status.show_idle(NOT_IN_VIEW)
+            self.runner.explain(NOT_IN_VIEW)
 
     def segment_slide(self) -> None:
         """Segment all of the slide's tissue, where the user looks first; go on where it was stopped."""
