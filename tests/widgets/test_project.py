@@ -217,6 +217,50 @@ def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
     assert project.session.colours == ["#0000FF"]
 
 
+def test_before_is_seen_while_correcting_and_gone_with_its_version(
+    project: Any, library_home: Path, wait_for: Wait
+) -> None:
+    spec = SegmenterSpec(TINY, ("background", "nucleus"), mpp=0.5, instances=True)
+    save_segmenter(build_segmenter(spec, start=None, seed=3), library_home / "models" / "other.safetensors")
+    session, section = project.session, project.segment_section
+    session.use_model("other")
+    project.viewer.reset_view()
+    project.segment_view()
+    wait_for(lambda: project.job is None)
+    said = session.labels(0, 0, 0, 600, 800)
+    session.use_model("nuclei")  # which has segmented nothing
+    project.correct_here()
+    editing, overlay = project.editing, project.layers.overlay.layer
+
+    def seen() -> np.ndarray[Any, Any]:
+        project.layers.finish_edits()
+        return np.asarray(overlay.data[0] if overlay.multiscale else overlay.data)
+
+    assert said.any()
+    section.compare.click()
+    np.testing.assert_array_equal(seen(), said)
+    assert not editing.layer.visible
+    section.compare.click()
+    assert not seen().any()
+    assert (editing.layer.visible, editing.layer.mode) == (True, "paint")
+    section.compare.click()
+    project.accept_view()
+    assert not section.compare.isChecked(), "what is not seen is not said to be right"
+    project.layers.finish_edits()
+    assert session.annotations.position == 0
+
+    section.compare.click()
+    versions = project.versions_section
+    versions.tree.topLevelItem(1).setSelected(True)
+    versions.delete.click()
+    versions.delete.click()
+    assert "other" not in session.versions
+    assert not section.compare.isChecked()
+    assert not section.compare.isEnabled()
+    assert not seen().any()
+    assert editing.layer.visible
+
+
 def test_classes_of_another_model_and_of_a_new_task_are_seen(project: Any, library_home: Path) -> None:
     spec = SegmenterSpec(TINY, ("background", "a", "b", "c"), mpp=0.5)
     save_segmenter(build_segmenter(spec, start=None, seed=2), library_home / "models" / "three.safetensors")

@@ -13,6 +13,7 @@ from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.widgets.answering import Answering
 from napari_genselfdiff.widgets.cohort import CohortSection
+from napari_genselfdiff.widgets.comparing import Comparing
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
 from napari_genselfdiff.widgets.export import ask_and_export
 from napari_genselfdiff.widgets.finetuning import FineTuneSection
@@ -75,6 +76,7 @@ class GenSelfDiffDock(Panel):
         self.task_section = TaskSection()
         self.cohort_section = CohortSection()
         self.segmenting = Segmenting(self.opening, self.runner, self.segment_section)
+        self.comparing = Comparing(self.opening, self.segment_section, explain)
         self.answering = Answering(
             self.opening, self.correct_section, correct_here=self.correct_here, tell=self._tell
         )
@@ -191,7 +193,7 @@ class GenSelfDiffDock(Panel):
         self._show_classes()
         self._show_project()
         self._show_background()
-        self.segment_section.compare.setChecked(False)
+        self.comparing.stop()
         self.layers.recolour()
         self.layers.refresh()
         self._show_state()
@@ -204,14 +206,11 @@ class GenSelfDiffDock(Panel):
         if session is not None:
             self.segment_section.show_models(library.choices(session.versions), session.current)
 
-    def _compare(self, before: bool) -> None:
-        if self.layers is not None and self.layers.overlay is not None and self.session is not None:
-            self.layers.overlay.show_version(self.session.previous if before else None)
-
     def correct_here(self) -> None:
         """Make the view editable."""
         if self.layers is None:
             return
+        self.comparing.stop()
         if not self.layers.correct_here():
             self.runner.explain(NOT_IN_VIEW)
             return
@@ -237,6 +236,8 @@ class GenSelfDiffDock(Panel):
 
     def accept_view(self) -> None:
         """Say that what is in view is right as it stands."""
+        if self.comparing.refuse():
+            return
         if self.editing is None:
             self.correct_here()
         if self.editing is not None:
@@ -368,7 +369,8 @@ class GenSelfDiffDock(Panel):
         self.project_section.files_chosen.connect(self.opening.open_files)
         self.project_section.folder_chosen.connect(self.opening.open_project)
         self.versions_section.use_clicked.connect(self._use_model)
-        self.versions_section.edited.connect(self._show_project)
+        for then in (self._show_project, self.comparing.check, self._show_state):
+            self.versions_section.edited.connect(then)
         self.slide_section.open_clicked.connect(self._ask_for_slide)
         self.slide_section.mpp_given.connect(self._give_mpp)
         self.slide_section.tissue_toggled.connect(self._show_tissue)
@@ -378,7 +380,6 @@ class GenSelfDiffDock(Panel):
         self.segment_section.previous_clicked.connect(
             lambda: self._use_model(self.session.previous if self.session else None)
         )
-        self.segment_section.compare_toggled.connect(self._compare)
         self.correct_section.correct_clicked.connect(self.correct_here)
         self.correct_section.accept_clicked.connect(self.accept_view)
         self.correct_section.undo_clicked.connect(lambda: self._step(SessionLayers.undo))

@@ -36,7 +36,7 @@ class Overlay:
         self.version: str | None = None
         """Whose predictions are shown; those of the model in use when None."""
         self.hole: Region | None = None
-        """Where nothing is shown, because an editable window lies there."""
+        """Where an editable window lies, which shows what there is."""
         self._levels: list[Any] = [ComposedLevel(self, index) for index in range(session.layer_count())]
         # napari keeps the coarsest level of multiscale data in memory (and takes an array as it is): this is
         # the very array that it keeps, so that writing into it is enough to show what changed.
@@ -55,6 +55,11 @@ class Overlay:
         )
         self.layer.editable = False
 
+    @property
+    def cut(self) -> Region | None:
+        """Where nothing is shown now: another version is shown everywhere."""
+        return self.hole if self.version is None else None
+
     def read_coarsest(self) -> NDArray[np.uint8]:
         """Labels of the coarsest layer as they are now, for `refresh`; safe in any thread."""
         layer = self.session.layer_count() - 1
@@ -70,7 +75,7 @@ class Overlay:
             What `read_coarsest` returned; read here by default.
         """
         self._coarsest[:] = self.read_coarsest() if coarsest is None else coarsest
-        _cut(self._coarsest, self.hole, len(self._levels) - 1, 0, 0)
+        _cut(self._coarsest, self.cut, len(self._levels) - 1, 0, 0)
         self.layer.refresh(extent=False)
 
     def show_version(self, version: str | None) -> None:
@@ -113,7 +118,7 @@ class ComposedLevel:
         return self.shape[0]
 
     def _read(self, region: Region) -> NDArray[np.uint8]:
-        session, hole, layer = self._overlay.session, self._overlay.hole, self._layer
+        session, hole, layer = self._overlay.session, self._overlay.cut, self._layer
         if hole is not None and _hole(hole, layer).intersection(region) == region:
             # Nothing of it is shown: the editable window covers the view most of the time.
             return np.zeros((region.height, region.width), np.uint8)
