@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.widgets.user import User
 
 from napari_genselfdiff.annotations import classes_of
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.exchange.labels import read_labels
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.demo import settle, wait_for
 from napari_genselfdiff.widgets.view import show_region
@@ -290,6 +292,33 @@ def test_strokes_are_stored_when_the_session_is_shut(large: Any, user: User) -> 
     large.shut()
     assert session.annotations.position == 1
     assert classes_of(session.annotations.read(0, Region(int(HERE[0]), int(HERE[1]), 1, 1)))[0, 0] == 1
+
+
+def test_labels_of_the_view_are_saved_beside_what_is_done_unless_it_is_too_large(
+    large: Any, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, button = tmp_path / "labels.png", large.status.export_button
+    monkeypatch.setattr(
+        "napari_genselfdiff.widgets.export.QFileDialog.getSaveFileName", lambda *_args: (str(path), "")
+    )
+    user.look((SHAPE[0] / 2, SHAPE[1] / 2), 1 / 40)
+    button.click()
+    assert large.job is None
+    assert "too large" in large.status.text.text()
+    assert not path.exists()
+
+    user.look(HERE, 1.0)
+    user.drag(HERE, (HERE[0], HERE[1] + 40))
+    view = large.editing.view
+    button.click()
+    assert large.job is not None, "the window goes on meanwhile"
+    large.opening.leaving.emit()  # another slide would be looked at
+    assert large.session.annotations.position == 1
+    wait_for(lambda: large.job is None)
+    assert "Saved" in large.status.text.text()
+    saved, _ = read_labels(path)
+    assert saved.shape == (view.height, view.width)
+    assert saved[int(HERE[0]) - view.y, int(HERE[1]) + 20 - view.x]
 
 
 def test_this_view_is_right_takes_what_is_in_view_only(large: Any) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QTabWidget, QVBoxLayout
 
-from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, Task
 from napari_genselfdiff.widgets.answering import Answering
 from napari_genselfdiff.widgets.cohort import CohortSection
 from napari_genselfdiff.widgets.comparing import Comparing
 from napari_genselfdiff.widgets.corrections import CorrectionWindow
-from napari_genselfdiff.widgets.export import ask_and_export
+from napari_genselfdiff.widgets.export import Exporting
 from napari_genselfdiff.widgets.finetuning import FineTuneSection
 from napari_genselfdiff.widgets.gestures import Gesture
 from napari_genselfdiff.widgets.layers import SessionLayers
@@ -83,6 +82,7 @@ class GenSelfDiffDock(Panel):
         self.learning = Learning(
             self.opening, self.runner, self.fine_tune_section, self.cohort_section, tell=self._tell
         )
+        self.exporting = Exporting(self.opening, self.runner)
         self.shortcuts = Shortcuts(self.viewer, self._keys())
         self.tabs = QTabWidget()
         self.tabs.addTab(
@@ -326,18 +326,6 @@ class GenSelfDiffDock(Panel):
         info, warning = described(session.slide)
         self.slide_section.show_slide(info, ask_mpp=session.slide.mpp is None, warning=warning)
 
-    def _export(self) -> None:
-        region = self.layers.visible_region() if self.layers is not None else None
-        if self.session is None or region is None:
-            self.status.show_idle(NOT_IN_VIEW)
-            return
-        assert self.layers is not None
-        self.layers.finish_edits()
-        try:
-            self.status.show_idle(ask_and_export(self, self.session, region))
-        except UserError as error:
-            self.status.show_idle(str(error))
-
     def _keys(self) -> list[Key]:
         return [
             Key("G", "segment the view", self.segment_view),
@@ -396,4 +384,3 @@ class GenSelfDiffDock(Panel):
         self.learning.correct_wanted.connect(self.correct_here)
         self.learning.adopted.connect(self._show_project)
         self.learning.improved.connect(self.segment_view)
-        self.status.export_clicked.connect(self._export)
