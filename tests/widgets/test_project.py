@@ -210,6 +210,16 @@ def test_question_mark_shows_the_keys_and_keys_work(project: Any, qtbot: Any, wa
     wait_for(lambda: project.job is None)
 
 
+def test_an_answer_can_be_kept_while_there_are_answers(project: Any) -> None:
+    section = project.correct_section
+    project.correct_here()
+    assert not section.keep_button.isEnabled()
+    section.instant.click()
+    assert section.keep_button.isEnabled()
+    section.instant.click()
+    assert not section.keep_button.isEnabled()
+
+
 def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
     project.correct_here()
     project.correct_section.classes.set_color(1, "#0000FF")

@@ -377,6 +377,7 @@ class GenSelfDiffDock(Panel):
         self.correct_section.classes.said.connect(self.runner.explain)
         self.correct_section.classes.may_remove = lambda _label: LEARNED
         self.correct_section.instant.toggled.connect(self._show_background)
+        self.correct_section.instant.toggled.connect(self._show_state)
         self.task_section.started.connect(self._start_task)
         self.task_section.classes.said.connect(self.runner.explain)
         self.learning.unlike.connect(self.slide_section.show_notice)
