@@ -22,6 +22,7 @@ from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 from napari_genselfdiff.widgets.demo import settle
+from napari_genselfdiff.widgets.gestures import SPLIT
 from napari_genselfdiff.widgets.versions import REALLY
 
 pytestmark = pytest.mark.gui
@@ -218,6 +219,16 @@ def test_an_answer_can_be_kept_while_there_are_answers(project: Any) -> None:
     assert section.keep_button.isEnabled()
     section.instant.click()
     assert not section.keep_button.isEnabled()
+
+
+def test_correcting_begins_with_the_brush_and_no_gesture_is_shown(project: Any) -> None:
+    buttons = project.correct_section.gestures
+    project.correct_here()
+    buttons[SPLIT].click()
+    assert buttons[SPLIT].isChecked()
+    project.correct_here()
+    assert project.layers.gestures.active is None
+    assert not any(button.isChecked() for button in buttons.values())
 
 
 def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:

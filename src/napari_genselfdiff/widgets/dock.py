@@ -218,6 +218,7 @@ class GenSelfDiffDock(Panel):
         assert layers.editing is not None
         assert layers.gestures is not None
         self._show_background()
+        self.correct_section.show_gesture(None)  # a new window begins with the brush
         layers.gestures.chosen.connect(self._gesture_chosen)
         self._tell("Paint what is missing (key 1), erase what is wrong (key 0), then Fine-tune.")
         self._show_state()
