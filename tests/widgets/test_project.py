@@ -24,6 +24,7 @@ from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segment
 from napari_genselfdiff.widgets.demo import settle
 from napari_genselfdiff.widgets.gestures import SPLIT
 from napari_genselfdiff.widgets.versions import REALLY
+from napari_genselfdiff.widgets.view import show_region
 
 pytestmark = pytest.mark.gui
 
@@ -85,6 +86,20 @@ def test_slides_of_a_project_are_a_list_and_each_keeps_its_strokes(project: Any,
     assert shown == ["slide-0"] or shown == ["slide-0.png"]
     assert rows(section.list)[1][1] == "1 changes"
     assert project.fine_tune_section.button.isEnabled()  # the other slide is corrected
+
+
+def test_another_slide_is_seen_as_a_whole_and_one_that_was_left_where_it_was_left(
+    dock: Any, files: list[Path], tmp_path: Path, tissue: Any
+) -> None:
+    Image.fromarray(np.tile(tissue, (4, 4, 1))).save(tmp_path / "large.png")
+    dock.open_slide(tmp_path / "large.png")
+    dock.session.set_mpp(0.5)
+    show_region(dock.viewer, dock.layers.image, Region(2000, 2500, 300, 300))
+    left = dock.layers.visible_region()
+    dock.open_slide(files[0])
+    assert dock.layers.visible_region() == Region(0, 0, 600, 800)
+    dock.open_slide(tmp_path / "large.png")
+    assert dock.layers.visible_region() == left
 
 
 def test_a_slide_that_is_gone_is_told_and_the_project_stays(project: Any, files: list[Path]) -> None:

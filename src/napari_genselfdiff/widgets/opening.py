@@ -12,12 +12,14 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_genselfdiff.contributions import SLIDE_KEY, open_as_preferred, preferences
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.session import Session, default_folder
 from napari_genselfdiff.session.state import read_state
 from napari_genselfdiff.slides import Slide
 from napari_genselfdiff.widgets.layers import SessionLayers
 from napari_genselfdiff.widgets.slides import add_slide, slide_of_layer
+from napari_genselfdiff.widgets.view import show_region
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -185,10 +187,10 @@ class Opening(QObject):
             self.shut()
         else:
             self._leave()
-            self.guarded(lambda: self._enter(layer))
+            self.guarded(lambda: self._enter(layer, another=current is not None))
         self._on_change()
 
-    def _enter(self, layer: Image) -> None:
+    def _enter(self, layer: Image, *, another: bool = False) -> None:
         slide = slide_of_layer(layer)
         if self.session is None:
             self._open_session(self.session_folder or default_folder(slide), slide)
@@ -206,6 +208,8 @@ class Opening(QObject):
         )
         if session.slide.mpp is not None and session.slide.mpp != slide.mpp:
             self.layers.rescale(session.slide.mpp)  # it was said in an earlier session
+        if another and not session.view:  # the camera is where the slide before was looked at
+            show_region(self.viewer, layer, Region(0, 0, *session.slide.shape))
         self.layers.restore_view()
         self.entered.emit()
 
