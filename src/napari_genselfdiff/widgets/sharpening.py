@@ -99,7 +99,8 @@ class _Redraw(QObject):
             layer.data = list(layer.data)
 
     def _layers(self) -> Iterator[Image]:
-        viewer = napari.current_viewer()
-        for layer in viewer.layers if viewer is not None else ():
-            if isinstance(layer, Image) and layer.multiscale and layer.data[0] is self._finest():
-                yield layer
+        # The slide's viewer need not be the one in front, and napari has no other list of them.
+        for viewer in list(napari.Viewer._instances):
+            for layer in viewer.layers:
+                if isinstance(layer, Image) and layer.multiscale and layer.data[0] is self._finest():
+                    yield layer
