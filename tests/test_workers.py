@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from qtpy.QtCore import QThreadPool
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
@@ -102,6 +103,40 @@ def nothing_frozen() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nothing_frozen")
+def test_closing_does_not_wait_for_work_that_never_began(qapp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_genselfdiff.workers.PATIENCE_SECONDS", 1.0)
+    pool = QThreadPool.globalInstance()
+    assert pool is not None
+    gate, busy, before = threading.Event(), threading.Event(), pool.maxThreadCount()
+    begun: list[bool] = []
+    ended: list[bool] = []
+
+    def first() -> Iterator[Event]:
+        busy.set()
+        gate.wait(60)
+        yield Finished()
+
+    def second() -> Iterator[Event]:
+        begun.append(True)
+        yield Finished()
+
+    say: dict[str, Any] = {"on_event": lambda _event: None, "on_error": pytest.fail}
+    pool.setMaxThreadCount(1)
+    try:
+        working = Job(first(), CancelToken(), on_end=lambda: ended.append(True), **say)
+        wait_for(busy.is_set)
+        waiting = Job(second(), CancelToken(), on_end=pytest.fail, **say)
+        waiting.close()
+        waiting.close()
+        assert not ended, "the first goes on"
+    finally:
+        gate.set()
+        pool.setMaxThreadCount(before)
+    wait_for(lambda: bool(ended) and pool.activeThreadCount() == 0)
+    assert not begun
+    working.close()
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_work_does_not_collect_what_was_there_before_and_leaves_it_to_be_collected(
     qapp: Any, fails: bool

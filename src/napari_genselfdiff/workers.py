@@ -68,7 +68,8 @@ class Job(QObject):
         self._on_event, self._on_error, self._on_end = on_event, on_error, on_end
         self._closed = False
         self._done = threading.Event()
-        self._worker = create_worker(_guarded, events, self._done, _start_thread=False)
+        self._turn = threading.Lock()  # taken once: by the work that begins, or by who closes before
+        self._worker = create_worker(_guarded, events, self._turn, self._done, _start_thread=False)
         self._worker.yielded.connect(self._receive)
         self._worker.finished.connect(self._ended)
         self._worker.start()
@@ -81,6 +82,8 @@ class Job(QObject):
         """Stop the work, wait for its last step, and say nothing more."""
         self._closed = True
         self._cancel.cancel()
+        if self._turn.acquire(blocking=False):
+            self._done.set()  # all threads are busy; what has not begun never will
         self._done.wait(PATIENCE_SECONDS)
 
     def _receive(self, event: Event | _Failure) -> None:
@@ -190,12 +193,16 @@ class _Failure:
         self.message = message
 
 
-def _guarded(events: Iterator[Event], done: threading.Event) -> Iterator[Event | _Failure]:
+def _guarded(
+    events: Iterator[Event], turn: threading.Lock, done: threading.Event
+) -> Iterator[Event | _Failure]:
     """Pass events on; an exception becomes the last one.
 
     superqt's worker returns a ``RuntimeError`` instead of raising it and then never finishes, and torch's
     errors are of that type: none may leave this generator.
     """
+    if not turn.acquire(blocking=False):
+        return
     try:
         with _old_objects_left_alone():
             yield from events
