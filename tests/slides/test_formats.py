@@ -203,22 +203,6 @@ def test_imagej_keeps_the_unit_elsewhere(tmp_path: Path, picture: np.ndarray) ->
     assert open_slide(path).mpp is None
 
 
-@pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
-def test_colours_of_other_spaces_are_converted(tmp_path: Path, picture: np.ndarray, mode: str) -> None:
-    from PIL import ImageCms
-
-    rgb = Image.fromarray(picture[:64, :64])
-    if mode == "LAB":
-        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        image = ImageCms.applyTransform(rgb, ImageCms.buildTransform(srgb, lab, "RGB", "LAB"))
-    else:
-        image = rgb.convert(mode)
-    assert image is not None
-    image.save(tmp_path / "a.tif", compression="tiff_adobe_deflate")
-    read = open_slide(tmp_path / "a.tif").levels[0].compute()
-    assert np.abs(read.astype(int) - picture[:64, :64]).mean() < 2
-
-
 def test_a_scanner_that_says_nothing_itself(tmp_path: Path, picture: np.ndarray) -> None:
     path = tmp_path / "silent.svs"
     options = {"tile": (128, 128), "photometric": "rgb", "metadata": None, "compression": "jpeg"}

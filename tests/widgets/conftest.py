@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from napari_genselfdiff.diffusion.config import COMPACT
+from napari_genselfdiff.diffusion.unet import UNet
+from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 
+Wait = Callable[..., None]
 TINY = replace(COMPACT, name="tiny", widths=(8, 16), full_width=8)
 
 
@@ -66,3 +70,44 @@ def dock(make_napari_viewer: Callable[..., Any], library_home: Path, tmp_path: P
     viewer.window.add_dock_widget(widget, name="GenSelfDiff")
     yield widget
     widget.shut()
+
+
+@pytest.fixture
+def files(tmp_path: Path, tissue: Any) -> list[Path]:
+    """Two image files that differ."""
+    paths = []
+    for number in range(2):
+        path = tmp_path / f"slide-{number}.png"
+        Image.fromarray(np.roll(tissue, 10 * number, axis=0)).save(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def project(dock: Any, files: list[Path]) -> Any:
+    """A dock with a project of two slides; the second is looked at."""
+    for path in files:
+        dock.open_slide(path)
+        if dock.session.slide.mpp is None:
+            dock.session.set_mpp(0.5)
+    return dock
+
+
+def paint(dock: Any, label: int, top: int, wait_for: Wait) -> None:
+    """A square in the middle of the view, and wait until it is stored: its record comes before its pixels."""
+    window, stored = dock.editing, []
+    window.committed.connect(lambda: stored.append(True))
+    y, x = (side // 2 for side in window.layer.data.shape)
+    inside = np.zeros(window.layer.data.shape, bool)
+    inside[y + top : y + top + 20, x : x + 20] = True
+    window.layer.data_setitem(np.nonzero(inside), label or window.background)
+    window.commit()
+    wait_for(lambda: bool(stored))
+
+
+@pytest.fixture
+def small_pretext(library_home: Path) -> None:
+    """A tiny random network that is called pretext."""
+    network = UNet(TINY)
+    card = {"kind": "pretext", "config": TINY.to_dict(), "name": "pretext"}
+    save_weights(library_home / "models" / "pretext.safetensors", network.state_dict(), card)

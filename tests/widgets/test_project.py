@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog
-from tests.widgets.conftest import TINY
+from tests.widgets.conftest import TINY, paint
 
-from napari_genselfdiff.annotations import classes_of
-from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import Doubt
-from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter, save_segmenter
 from napari_genselfdiff.widgets.demo import settle
 from napari_genselfdiff.widgets.gestures import SPLIT
@@ -31,45 +27,12 @@ pytestmark = pytest.mark.gui
 Wait = Callable[..., None]
 
 
-@pytest.fixture
-def files(tmp_path: Path, tissue: Any) -> list[Path]:
-    """Two image files that differ."""
-    paths = []
-    for number in range(2):
-        path = tmp_path / f"slide-{number}.png"
-        Image.fromarray(np.roll(tissue, 10 * number, axis=0)).save(path)
-        paths.append(path)
-    return paths
-
-
-@pytest.fixture
-def project(dock: Any, files: list[Path]) -> Any:
-    """A dock with a project of two slides; the second is looked at."""
-    for path in files:
-        dock.open_slide(path)
-        if dock.session.slide.mpp is None:
-            dock.session.set_mpp(0.5)
-    return dock
-
-
 def rows(tree: Any) -> list[list[str]]:
     """Texts of a list."""
     return [
         [tree.topLevelItem(i).text(column) for column in range(tree.columnCount())]
         for i in range(tree.topLevelItemCount())
     ]
-
-
-def paint(dock: Any, label: int, top: int, wait_for: Wait) -> None:
-    """A square in the middle of the view, and wait until it is stored: its record comes before its pixels."""
-    window, stored = dock.editing, []
-    window.committed.connect(lambda: stored.append(True))
-    y, x = (side // 2 for side in window.layer.data.shape)
-    inside = np.zeros(window.layer.data.shape, bool)
-    inside[y + top : y + top + 20, x : x + 20] = True
-    window.layer.data_setitem(np.nonzero(inside), label or window.background)
-    window.commit()
-    wait_for(lambda: bool(stored))
 
 
 def test_slides_of_a_project_are_a_list_and_each_keeps_its_strokes(project: Any, wait_for: Wait) -> None:
@@ -143,6 +106,14 @@ def test_without_the_layer_of_one_slide_the_other_is_looked_at(project: Any, wai
     assert not project.viewer.layers
 
 
+def test_a_slide_opens_right_after_the_layers_have_gone(project: Any, files: list[Path]) -> None:
+    project.shut()
+    project.viewer.layers.clear()
+    project.open_slide(files[0])
+    assert project.session is not None
+    assert project.layers.image in project.viewer.layers
+
+
 def test_a_folder_without_a_project_is_not_opened(project: Any, tmp_path: Path) -> None:
     project.viewer.layers.clear()
     settle()
@@ -156,14 +127,6 @@ def test_a_new_project_begins_with_the_slide_in_view(project: Any, tmp_path: Pat
     project.opening.open_project(tmp_path / "other")
     assert project.session.folder == tmp_path / "other"
     assert [slide.name for slide in project.session.slides] == ["slide-1.png"]
-
-
-@pytest.fixture
-def small_pretext(library_home: Path) -> None:
-    """A tiny random network that is called pretext."""
-    network = UNet(TINY)
-    card = {"kind": "pretext", "config": TINY.to_dict(), "name": "pretext"}
-    save_weights(library_home / "models" / "pretext.safetensors", network.state_dict(), card)
 
 
 def test_a_task_starts_without_a_model(
@@ -246,13 +209,6 @@ def test_correcting_begins_with_the_brush_and_no_gesture_is_shown(project: Any) 
     assert not any(button.isChecked() for button in buttons.values())
 
 
-def test_a_change_of_colour_is_seen_at_once_and_kept(project: Any) -> None:
-    project.correct_here()
-    project.correct_section.classes.set_color(1, "#0000FF")
-    np.testing.assert_allclose(project.editing.layer.get_color(1)[:3], (0, 0, 1), atol=0.01)
-    assert project.session.colours == ["#0000FF"]
-
-
 def test_before_is_seen_while_correcting_and_gone_with_its_version(
     project: Any, library_home: Path, wait_for: Wait
 ) -> None:
@@ -297,60 +253,6 @@ def test_before_is_seen_while_correcting_and_gone_with_its_version(
     assert editing.layer.visible
 
 
-def test_classes_of_another_model_and_of_a_new_task_are_seen(project: Any, library_home: Path) -> None:
-    spec = SegmenterSpec(TINY, ("background", "a", "b", "c"), mpp=0.5)
-    save_segmenter(build_segmenter(spec, start=None, seed=2), library_home / "models" / "three.safetensors")
-    project.correct_here()
-
-    def seen() -> list[bool]:
-        shown = project.layers.overlay.layer, project.editing.layer
-        return [layer.get_color(label)[3] > 0 for layer in shown for label in (1, 2, 3)]
-
-    project.session.use_model("three")
-    assert all(seen())
-    project.session.use_model("nuclei")
-    assert not all(seen())
-    project.task_section.classes.show_classes(["tumour", "stroma", "fat"])
-    project.task_section.start.click()
-    assert all(seen())
-
-
-def test_a_class_is_added_to_the_model_in_use(project: Any, wait_for: Wait) -> None:
-    project.correct_here()
-    before, classes = project.session.classes, project.correct_section.classes
-    model = project.session.current
-    QTest.mouseClick(classes.add_button, Qt.MouseButton.LeftButton)
-    assert project.session.classes == (*before, "class 1")
-    wait_for(lambda: project.job is None)  # the view is segmented again
-    classes.tree.topLevelItem(2).setText(1, "stroma")
-    assert project.session.classes == (*before, "stroma")
-    made = [version for version in project.session.versions if version.kind == "classes"]
-    assert [(version.name, version.parent) for version in made] == [(project.session.current, model)]
-    wait_for(lambda: project.job is None)
-    assert classes.current == 2
-    paint(project, 2, 0, wait_for)
-    assert (classes_of(project.session.annotations.read(0, Region(0, 0, 600, 800))) == 2).any()
-    QTest.mouseClick(classes.remove_button, Qt.MouseButton.LeftButton)
-    assert "stays" in project.status.text.text()
-    assert len(classes.classes) == 2
-    project.session.use_model(model)
-    assert [name for name, _ in classes.classes] == list(before[1:])
-
-
-def test_a_class_cannot_be_added_while_work_runs_and_why_is_said(project: Any, wait_for: Wait) -> None:
-    project.correct_here()
-    notification_manager.records.clear()
-    project.segment_view()
-    assert project.job is not None
-    QTest.mouseClick(project.correct_section.classes.add_button, Qt.MouseButton.LeftButton)
-    said = [str(notice.message) for notice in notification_manager.records]
-    assert any("when what is running has ended" in message for message in said)
-    assert project.status.cancel_button.isEnabled(), "the status line goes on showing what runs"
-    assert project.session.classes == ("background", "nucleus")
-    assert project.editing.layer.selected_label == 1
-    wait_for(lambda: project.job is None)
-
-
 def test_a_fine_tune_goes_on_while_another_slide_is_looked_at(
     project: Any, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,13 +283,6 @@ def test_a_slide_unlike_what_the_model_has_seen_is_noticed_without_being_asked(
     assert "unlike what the model has seen" in dock.slide_section.notice.text()
     assert "adapt" in dock.slide_section.notice.text()
     assert dock.slide_section.notice.isVisibleTo(dock)
-
-
-def test_two_classes_of_one_name_are_told_and_no_task_begins(project: Any) -> None:
-    project.task_section.classes.show_classes(["Gland", "gland"])
-    project.task_section.start.click()
-    assert "same name" in project.status.text.text()
-    assert project.session.task is None
 
 
 def test_an_export_replaces_only_what_the_dialog_asked_about(

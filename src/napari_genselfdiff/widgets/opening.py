@@ -169,6 +169,9 @@ class Opening(QObject):
 
     def _show_slide(self, slide: Slide) -> None:
         """Look at a slide, in the layer that shows it already or in a new one."""
+        if self._removed.isActive():  # what went is no choice any more
+            self._removed.stop()
+            self.follow()
         same = slide.where if slide.path or slide.url else None
         shown = next((layer for layer in self._rgb_layers() if _shows(layer, slide, same)), None)
         self.chooser.value = shown if shown is not None else add_slide(self.viewer, slide)
