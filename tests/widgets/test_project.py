@@ -106,12 +106,13 @@ def test_without_the_layer_of_one_slide_the_other_is_looked_at(project: Any, wai
     assert not project.viewer.layers
 
 
-def test_a_slide_opens_right_after_the_layers_have_gone(project: Any, files: list[Path]) -> None:
-    project.shut()
-    project.viewer.layers.clear()
-    project.open_slide(files[0])
-    assert project.session is not None
-    assert project.layers.image in project.viewer.layers
+def test_a_slide_opens_right_after_the_layers_have_gone(dock: Any, files: list[Path]) -> None:
+    for _ in range(2):
+        dock.open_slide(files[0])
+        assert dock.session is not None
+        assert dock.layers.image in dock.viewer.layers
+        dock.shut()
+        dock.viewer.layers.clear()
 
 
 def test_a_folder_without_a_project_is_not_opened(project: Any, tmp_path: Path) -> None:
