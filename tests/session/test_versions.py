@@ -271,6 +271,19 @@ def test_an_import_replaces_no_file_of_the_session(tuned: Session, tmp_path: Pat
     assert adapted.read_text() == "an adapted pretext"
 
 
+def test_another_file_of_a_known_name_is_another_model(session: Session, tmp_path: Path) -> None:
+    spec = session.segmenter().spec
+    other = tmp_path / "mine" / "tiny.safetensors"
+    other.parent.mkdir()
+    save_segmenter(build_segmenter(spec, start=None, seed=4), other)
+    session.use_model(str(other))
+    assert session.current == "tiny-1"
+    assert session.versions.path("tiny-1") == other
+    session.use_model("tiny")
+    session.use_model(str(session.versions.path("tiny")))
+    assert session.current == "tiny"
+
+
 def test_a_model_of_the_library_is_found_where_the_library_is_now(
     session: Session, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,16 @@ def test_slides_are_found_in_folders_and_by_patterns_each_once(run: Run, tmp_pat
         run(tmp_path / "empty", output=tmp_path / "out")
 
 
+def test_a_damaged_output_is_told_and_the_others_are_done(run: Run, tmp_path: Path) -> None:
+    slides = [draw(tmp_path / "in" / f"{name}.tif", 300, 300) for name in "ab"]
+    output = tmp_path / "out"
+    run(*slides[:1], output=output)
+    (output / "a.zarr" / "zarr.json").write_text('{"cut')
+    _, done = run(*slides, output=output)
+    assert done.done == [str(slides[1])]
+    assert list(done.failed) == [str(slides[0])]
+
+
 def test_a_removed_output_is_made_again_and_another_slide_is_not_mixed_in(run: Run, tmp_path: Path) -> None:
     slide, output = draw(tmp_path / "a.tif", 300, 300), tmp_path / "out"
     run(slide, output=output)

@@ -349,6 +349,19 @@ def test_a_session_that_cannot_be_kept_as_it_is_closed_is_told_and_gone(
     assert "free some space" in ready.status.text.text()
 
 
+def test_what_cannot_be_kept_is_told_and_holds_in_this_window(
+    ready: Any, tmp_path: Path, refusing: Callable[[Path, int], AbstractContextManager[None]]
+) -> None:
+    with refusing(tmp_path / "session", errno.ENOSPC):
+        ready.slide_section.mpp_given.emit(0.25)
+        assert "free some space" in ready.status.text.text()
+        assert tuple(ready.layers.image.scale) == (0.25, 0.25)
+        ready.status.show_idle("")
+        ready.slide_section.sensitivity_chosen.emit(0.7)
+        assert "free some space" in ready.status.text.text()
+    assert ready.session.slide.mpp == 0.25
+
+
 def test_the_cross_of_the_dock_closes_the_session_and_the_dock_follows_no_more(
     ready: Any, tmp_path: Path, tissue: np.ndarray[Any, Any]
 ) -> None:

@@ -176,8 +176,10 @@ class Session(SessionModel):
     def set_mpp(self, mpp: float) -> None:
         """Say the slide's resolution, in micrometres per level-0 pixel; kept with the session."""
         self.active.take(self.slide.with_mpp(mpp))
-        self.save()
-        self.mpp_changed.emit(mpp)
+        try:
+            self.save()
+        finally:  # in this window it holds, also where it cannot be kept
+            self.mpp_changed.emit(mpp)
 
     def set_tissue_sensitivity(self, sensitivity: float) -> None:
         """Say how pale tissue may be, 0 to 1; kept with the session."""

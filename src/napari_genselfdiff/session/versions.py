@@ -124,12 +124,15 @@ class Versions:
         """
         from napari_genselfdiff.segmentation.network import load_segmenter
 
-        path = library.resolve(name)
-        segmenter = load_segmenter(path)
-        if path.stem not in self:
-            self.add(Version(path.stem, str(path.resolve()), sha256=sha256_of(path)))
-            self.keep(path.stem, segmenter)
-        return self[path.stem]
+        path = library.resolve(name).resolve()
+        segmenter, sha256, name = load_segmenter(path), sha256_of(path), path.stem
+        if name in self and (self.path(name) == path or sha256_of(self.path(name)) == sha256):
+            return self[name]
+        if name in self:  # another file of that name
+            name = self.new_name(name)
+        self.add(Version(name, str(path), sha256=sha256))
+        self.keep(name, segmenter)
+        return self[name]
 
     def new_path(self, name: str) -> str:
         """Where the weights of a new version go, relative to the session's folder."""

@@ -10,7 +10,6 @@ import logging
 import statistics
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -265,7 +264,10 @@ def _streamed(job: Job, book: Book, cancel: CancelToken) -> Iterator[Progress]:
 def _exists(store: str) -> bool:
     import zarr
 
-    with suppress(FileNotFoundError):
+    try:
         zarr.open_group(store, mode="r")
-        return True
-    return False
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        pass  # damaged: whoever opens it says so, of this slide alone
+    return True

@@ -148,8 +148,8 @@ class GenSelfDiffDock(Panel):
             self.open_slide(name)
 
     def _give_mpp(self, mpp: float) -> None:
-        if self.session is not None:
-            self.session.set_mpp(mpp)
+        session = self.session
+        if session is not None and self.opening.guarded(lambda: session.set_mpp(mpp)):
             self.status.show_idle("Ready.")
 
     def _mpp_changed(self, mpp: float) -> None:
@@ -166,8 +166,9 @@ class GenSelfDiffDock(Panel):
             self.status.show_idle(message)
 
     def _set_sensitivity(self, sensitivity: float) -> None:
-        if self.session is not None:
-            self.session.set_tissue_sensitivity(sensitivity)
+        session = self.session
+        if session is not None:
+            self.opening.guarded(lambda: session.set_tissue_sensitivity(sensitivity))
             self._show_tissue(self.slide_section.tissue.isChecked())
 
     def finish(self) -> None:
