@@ -102,7 +102,6 @@ def nothing_frozen() -> Iterator[None]:
         gc.freeze()
 
 
-@pytest.mark.usefixtures("nothing_frozen")
 def test_closing_does_not_wait_for_work_that_never_began(qapp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_genselfdiff.workers.PATIENCE_SECONDS", 1.0)
     pool = QThreadPool.globalInstance()
@@ -137,6 +136,7 @@ def test_closing_does_not_wait_for_work_that_never_began(qapp: Any, monkeypatch:
     working.close()
 
 
+@pytest.mark.usefixtures("nothing_frozen")
 @pytest.mark.parametrize("fails", [False, True])
 def test_work_does_not_collect_what_was_there_before_and_leaves_it_to_be_collected(
     qapp: Any, fails: bool
