@@ -99,8 +99,10 @@ class _Redraw(QObject):
             layer.data = list(layer.data)
 
     def _layers(self) -> Iterator[Image]:
-        # The slide's viewer need not be the one in front, and napari has no other list of them.
-        for viewer in list(napari.Viewer._instances):
+        # The slide's viewer need not be the one in front. napari has no public list of them: a version without
+        # this one has the viewer in front.
+        front = napari.current_viewer()
+        for viewer in list(getattr(napari.Viewer, "_instances", [front] if front is not None else [])):
             for layer in viewer.layers:
                 if isinstance(layer, Image) and layer.multiscale and layer.data[0] is self._finest():
                     yield layer
