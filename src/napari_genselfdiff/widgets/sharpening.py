@@ -99,8 +99,8 @@ class _Redraw(QObject):
             layer.data = list(layer.data)
 
     def _layers(self) -> Iterator[Image]:
-        # The slide's viewer need not be the one in front. napari has no public list of them: a version without
-        # this one has the viewer in front.
+        # The slide's viewer need not be the one in front. napari has no public list of them: of a version
+        # without this one, it is the viewer in front.
         front = napari.current_viewer()
         for viewer in list(getattr(napari.Viewer, "_instances", [front] if front is not None else [])):
             for layer in viewer.layers:
