@@ -300,6 +300,7 @@ def test_what_is_left_of_an_adaptation_does_not_stand_in_the_way_of_the_next(
             token.cancel()
     assert isinstance(event, Finished)
     assert event.cancelled
+    assert "--" not in event.message, "the window has no options"
     assert len(unfinished_adaptations(session)) == 1
     cohort_slide(session, 1)
     events = list(session.adapt(seconds=600, steps=60))  # of other slides: begun anew

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from napari_genselfdiff.errors import TrainingError, UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
+from napari_genselfdiff.session.resuming import going_on
 from napari_genselfdiff.session.starting import pretext_segmenter
 
 if TYPE_CHECKING:
@@ -83,34 +85,30 @@ def adapt_pretext(
         session.check_writable()
         check = None if spec is None else _few_label_check(session, spec, corrected, base, cancel)
         unfinished = checkpoint_path(working_path(output))
-        resume = unfinished.exists()
-        while True:
-            try:
-                for event in adapt(
-                    [slide.slide for slide in slides],
-                    base,
-                    output,
-                    compute=session.compute,
-                    seconds=seconds,
-                    steps=steps,
-                    seed=seed,
-                    resume=resume,
-                    few_label_check=check,
-                    cancel=cancel,
-                ):
-                    if isinstance(event, Finished) and isinstance(event.result, Adaptation):
-                        unfinished.unlink(missing_ok=True)
-                        path = str(output.relative_to(session.folder)) if event.result.kept else None
-                        yield Finished(path, event.message)
-                    else:
-                        yield event
-                return
-            except UserError as error:
-                if not resume or error.which != unfinished:
-                    raise
-                # What was stopped is of other slides or another pretext, or damaged: it is begun anew.
+
+        def run(resume: bool) -> Iterator[Event]:
+            return adapt(
+                [slide.slide for slide in slides],
+                base,
+                output,
+                compute=session.compute,
+                seconds=seconds,
+                steps=steps,
+                seed=seed,
+                resume=resume,
+                few_label_check=check,
+                cancel=cancel,
+            )
+
+        for event in going_on(run, unfinished):
+            if isinstance(event, Finished) and isinstance(event.result, Adaptation):
                 unfinished.unlink(missing_ok=True)
-                resume = False
+                path = str(output.relative_to(session.folder)) if event.result.kept else None
+                yield Finished(path, event.message)
+            elif isinstance(event, Finished) and unfinished.exists():
+                yield replace(event, message="stopped and saved; the next adaptation goes on from there")
+            else:
+                yield event
 
     return work()
 

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_genselfdiff.errors import TrainingError, UserError
+from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import PRETEXT, Doubt, Round, Version
+from napari_genselfdiff.session.resuming import going_on
 
 if TYPE_CHECKING:
     from napari_genselfdiff.finetuning.corrections import Source
@@ -103,39 +104,30 @@ def fine_tune_model(
         ]
         adapted, pretext = session.newly_adapted, session.pretext
         _forget_others(unfinished)
-        resume = unfinished.exists()
-        while True:
-            try:
-                for event in train_round(
-                    sources,
-                    segmenter,
-                    compute=session.compute,
-                    fresh=parent is None,
-                    begin=begin,
-                    grown=grown,
-                    adapted=adapted,
-                    insisted=insisted,
-                    seconds=seconds,
-                    steps=steps,
-                    seed=seed,
-                    checkpoint=unfinished,
-                    resume=resume,
-                    cancel=cancel,
-                ):
-                    if isinstance(event, Finished) and event.result is not None:
-                        yield _as_version(session, event.result, parent, seed, left_out, pretext)
-                    else:
-                        yield event
-                return
-            except TrainingError:
-                unfinished.unlink(missing_ok=True)  # going on from it would end in the same way
-                raise
-            except UserError as error:
-                if not resume or error.which != unfinished:
-                    raise
-                # What was stopped is of another kind, or damaged: it is begun anew.
-                unfinished.unlink(missing_ok=True)
-                resume = False
+
+        def run(resume: bool) -> Iterator[Event]:
+            return train_round(
+                sources,
+                segmenter,
+                compute=session.compute,
+                fresh=parent is None,
+                begin=begin,
+                grown=grown,
+                adapted=adapted,
+                insisted=insisted,
+                seconds=seconds,
+                steps=steps,
+                seed=seed,
+                checkpoint=unfinished,
+                resume=resume,
+                cancel=cancel,
+            )
+
+        for event in going_on(run, unfinished):
+            if isinstance(event, Finished) and event.result is not None:
+                yield _as_version(session, event.result, parent, seed, left_out, pretext)
+            else:
+                yield event
 
     return work()
 
