@@ -207,7 +207,12 @@ def test_a_new_task_is_not_learned_from_one_class(
         drawing.stroke(0, 9, 9, encode(np.full((300, 300), label)), np.ones((300, 300), bool))
         with pytest.raises(UserError, match=rf"^paint .*, or some background: {told}|^paint .*: {told}"):
             run([Source(slide, drawing, "s")], network, fresh=True)
-        outcome(run([Source(slide, drawing, "s")], network))  # one that knows both learns from one, too
+        # One that knows both learns from one, too, but not anew from the start.
+        further = outcome(run([Source(slide, drawing, "s")], network))
+        start = build_segmenter(SPEC, start=None, seed=3)
+        went_on = outcome(run([Source(slide, drawing, "s")], network, begin=start, grown=True))
+        assert not went_on.begun
+        assert same(went_on.segmenter, further.segmenter)
 
 
 def test_a_class_that_only_what_is_held_out_shows_is_learned(tmp_path: Path, network: Segmenter) -> None:

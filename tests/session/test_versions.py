@@ -162,6 +162,8 @@ def test_the_name_of_a_deleted_version_is_not_given_again(tuned: Session) -> Non
     outcome = last(again.fine_tune(seconds=60, steps=2))
     assert outcome.version.name == "round-2"
     again.adopt(outcome)
+    again.versions.rename("tiny", "round-3")  # nor is what the user calls another one
+    assert again.versions.new_name() == "round-4"
     again.close()
     assert check_session(again.folder).problems == ()
 

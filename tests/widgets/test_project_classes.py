@@ -69,11 +69,15 @@ def test_a_class_is_added_to_the_model_in_use(project: Any, wait_for: Wait) -> N
     assert [name for name, _ in classes.classes] == list(before[1:])
 
 
-def test_a_class_cannot_be_added_while_work_runs_and_why_is_said(project: Any, wait_for: Wait) -> None:
+def test_while_work_runs_a_view_is_marked_and_no_class_is_added_and_both_is_said(
+    project: Any, wait_for: Wait
+) -> None:
     project.correct_here()
     notification_manager.records.clear()
     project.segment_view()
     assert project.job is not None
+    project.accept_view()
+    assert any("counts as right" in str(notice.message) for notice in notification_manager.records)
     QTest.mouseClick(project.correct_section.classes.add_button, Qt.MouseButton.LeftButton)
     said = [str(notice.message) for notice in notification_manager.records]
     assert any("when what is running has ended" in message for message in said)

@@ -69,6 +69,12 @@ class Cut:
         pairs = zip(self.places, self.trained, strict=True)
         return Amount(pixels, sum(int((place.changed & mask).sum()) for place, mask in pairs), len(cells))
 
+    @property
+    def classes(self) -> list[int]:
+        """Those of which something is trained on."""
+        pairs = zip(self.places, self.trained, strict=True)
+        return sorted({label for place, mask in pairs for label in np.unique(place.labels[mask]).tolist()})
+
     def settled(self) -> Cut:
         """With what is held out where several slides were corrected, or where all would be held out."""
         whole = held_out_slides(self.names)
@@ -88,8 +94,7 @@ class Cut:
         UserError
             If only one class was drawn.
         """
-        pairs = list(zip(self.places, self.trained, strict=True))
-        if len(np.unique(np.concatenate([place.labels[mask] for place, mask in pairs]))) > 1:
+        if len(self.classes) > 1:
             return self
         present = np.unique(np.concatenate([place.labels[place.drawn] for place in self.places]))
         if len(present) < 2:

@@ -118,7 +118,7 @@ def train_round(
     grown : bool
         The model in use was grown from ``begin`` by a part of these corrections. While they are few, a round
         starts there again: what too few strokes have taught is easier learned anew than unlearned. When they
-        are many, or contradict one another, training goes on from the model in use.
+        are many, of one class alone, or contradict one another, training goes on from the model in use.
     adapted : bool
         Nothing started from ``begin`` yet: it gets its turn when corrections are many, too.
     anchor : dict of str to Tensor, optional
@@ -165,7 +165,9 @@ def train_round(
     if cut is None:
         yield Finished(None, "stopped; the model stays as it was", cancelled=True)
         return
-    if grown and cut.amount.pixels >= MANY:
+    if grown and len(cut.classes) < 2:  # undone since: one class alone teaches nobody anew
+        begin, grown = None, False
+    elif grown and cut.amount.pixels >= MANY:
         begin, grown = begin if adapted else None, False
     contradictory = False
     if fresh or grown:

@@ -273,7 +273,7 @@ class Versions:
         stem, number = _numbered(name)
         return (
             number > self._state.numbers.get(stem, -1)
-            and all(name not in (version.name, version.parent) for version in self)
+            and all(name not in (version.name, version.parent, version.title) for version in self)
             and not (self._folder / self.new_path(name)).exists()
             and name not in self._mentioned
         )

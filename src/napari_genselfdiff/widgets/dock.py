@@ -244,7 +244,7 @@ class GenSelfDiffDock(Panel):
             self.correct_here()
         if self.editing is not None:
             if self.editing.accept():
-                self._tell("This view counts as right: training will learn from all of it.")
+                self.runner.explain("This view counts as right: training will learn from all of it.")
             else:
                 self.runner.explain(NOT_IN_VIEW)
 
