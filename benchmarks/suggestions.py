@@ -52,11 +52,9 @@ from probe import BLOCK, Linear, block_labels, handmade_features, network_featur
 
 STRATEGIES = {
     "random": None,
-    "uncertain": Acquisition(kinds=False, typical=0, nearness=0),
-    "uncertain, apart": Acquisition(kinds=False, typical=0),
-    "uncertain, typical": Acquisition(kinds=False),
-    "kinds, uncertain": Acquisition(typical=0),
-    "kinds, typical": Acquisition(uncertainty=0),
+    "uncertain": Acquisition(nearness=0, likeness=0),
+    "uncertain, apart": Acquisition(likeness=0),
+    "uncertain, unlike": Acquisition(nearness=0),
     "suggested": Acquisition(),
 }
 WINDOWS = {"glands": 96, "nuclei": 128}

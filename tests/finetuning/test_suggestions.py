@@ -86,6 +86,14 @@ def test_a_window_that_looks_new_is_preferred_and_the_reason_says_so(tmp_path: P
     assert second.reason.endswith("and it looks unlike the places that you corrected")
 
 
+def test_where_the_model_is_sure_no_look_is_reason_enough(tmp_path: Path) -> None:
+    known = segmented(tmp_path / "a.zarr", [(1, 1, 150), (6, 6, 180)], green=[(6, 1), (3, 3)])
+    first = suggested([known])
+    assert first.region.y == WINDOW
+    second = suggested([known], [first.place])
+    assert second.region.intersection(Region(6 * WINDOW, 6 * WINDOW, WINDOW, WINDOW)) is not None
+
+
 def test_a_place_beside_one_seen_before_waits(tmp_path: Path) -> None:
     known = segmented(tmp_path / "a.zarr", [(1, 1, 150), (1, 2, 155), (6, 6, 165)])
     first = suggested([known])

@@ -1,9 +1,8 @@
 """Where to correct next: the most useful window that nobody has looked at, and why it is useful.
 
-Windows that look alike make a kind of tissue. The next one is of the kind that was seen least and is most
-common, and in it one where the model is unsure and that looks like many others. Uncertainty is read from the
-store of predictions (`uncertainty`), looks from small pictures. The choice is provisional: it rests on one
-seed on glands with a linear model (``docs/benchmarks/suggestions.json``).
+It is one where the model is unsure; windows near a place that was seen before, or that look like one, count
+less. Uncertainty is read from the store of predictions (`uncertainty`), looks from small pictures. What was
+tried is in ``docs/benchmarks/circle.md``.
 """
 
 from __future__ import annotations
@@ -39,9 +38,6 @@ LEAST_PREDICTED = 0.5
 """Share of a window that is segmented."""
 NEAR = 3.0
 """A window nearer than so many widths to a place seen before is less useful: it shows the same again."""
-NEIGHBOURS = 10
-"""Windows that look most alike, by whose distance a window is common or rare."""
-MOST_KINDS = 20
 STOPPED = "stopped"
 UNLIKE = 0.75
 """Novelty from which the reason says that a window is unlike what was corrected."""
@@ -51,22 +47,18 @@ Looks = dict["Place", NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What makes a window useful; ``benchmarks/suggestions.py`` compares choices.
+    """What makes a window less useful than the model is unsure of it; ``benchmarks/suggestions.py`` compares.
 
     Attributes
     ----------
-    kinds : bool
-        Whether the kind of tissue that was seen least is taken.
-    uncertainty, typical : float
-        Powers of the mean uncertainty, and of how common a window's look is.
     nearness : float
         How much a window right beside a place seen before loses, 0 to 1.
+    likeness : float
+        How much one loses that looks more like a place seen before than any other does.
     """
 
-    kinds: bool = True
-    uncertainty: float = 1.0
-    typical: float = 1.0
     nearness: float = 0.5
+    likeness: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -217,39 +209,16 @@ def _worth(
     found: Sequence[_Candidate], looks: NDArray[np.float32], before: Sequence[Place], wanted: Acquisition
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How useful each candidate is, and its novelty; ``looks`` are the candidates' and then those seen."""
+    unsure = np.array([candidate.score for candidate in found]) + 1e-6
+    if not before:
+        return unsure, np.ones(len(found))
     from scipy.spatial.distance import cdist
 
-    count = len(found)
     looks = (looks - looks.mean(axis=0)) / (looks.std(axis=0) + 1e-3)
-    apart = cdist(looks[:count], looks)
-    # The first of the nearest is the window itself.
-    nearest = np.sort(apart, axis=1)[:, 1 : NEIGHBOURS + 1]
-    typical = 1 / (nearest.mean(axis=1) + 1e-3) if nearest.size else np.ones(count)
-    unsure = np.array([candidate.score for candidate in found]) + 1e-6
+    closest = cdist(looks[: len(found)], looks[len(found) :]).min(axis=1)
+    novelty = np.array([float((closest < own).mean()) for own in closest])
     near = np.array([_nearness(candidate, before) for candidate in found])
-    worth = unsure**wanted.uncertainty * (typical / typical.max()) ** wanted.typical
-    worth = worth * (1 - wanted.nearness * near)
-    if wanted.kinds:
-        worth = worth + _least_seen_kind(looks, count)
-    if not before:
-        return worth, np.ones(count)
-    closest = apart[:, count:].min(axis=1)
-    return worth, np.array([float((closest < own).mean()) for own in closest])
-
-
-def _least_seen_kind(looks: NDArray[np.float32], count: int) -> NDArray[np.float64]:
-    """10 for candidates of the kind that was seen least, the most common one of these; 0 for others."""
-    from scipy.cluster.vq import kmeans2
-
-    distinct = len(np.unique(looks.round(1), axis=0))
-    kinds = min(len(looks) - count + 1, MOST_KINDS, max(1, count // 4), distinct)
-    if kinds < 2:
-        return np.zeros(count)
-    _, kind = kmeans2(looks, kinds, minit="++", rng=np.random.default_rng(0), missing="warn")
-    there = np.bincount(kind[:count], minlength=kinds)
-    seen = np.bincount(kind[count:], minlength=kinds)
-    best = min((k for k in range(kinds) if there[k]), key=lambda k: (seen[k], -there[k]))
-    return np.where(kind[:count] == best, 10.0, 0.0)
+    return unsure * (1 - wanted.nearness * near) * (1 - wanted.likeness * (1 - novelty)), novelty
 
 
 def _seen(slides: Sequence[SegmentedSlide], visited: Sequence[Place]) -> list[Place]:
