@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_genselfdiff.events import CancelToken, Finished, TileDone
-from napari_genselfdiff.finetuning.suggestions import Place, SegmentedSlide, Suggestion, next_place
+from napari_genselfdiff.finetuning.suggestions import Looks, Place, SegmentedSlide, Suggestion, next_place
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.store import PredictionStore
 from napari_genselfdiff.slides import slide_from_arrays
@@ -45,8 +45,10 @@ def segmented(
     return SegmentedSlide(slide, store, CLASSES, corrected)
 
 
-def suggested(slides: Sequence[SegmentedSlide], visited: Sequence[Place] = ()) -> Suggestion:
-    *_, last = next_place(slides, visited, window=WINDOW)
+def suggested(
+    slides: Sequence[SegmentedSlide], visited: Sequence[Place] = (), *, looks: Looks | None = None
+) -> Suggestion:
+    *_, last = next_place(slides, visited, window=WINDOW, looks=looks)
     assert isinstance(last, Finished)
     assert isinstance(last.result, Suggestion)
     return last.result
@@ -84,6 +86,14 @@ def test_a_window_that_looks_new_is_preferred_and_the_reason_says_so(tmp_path: P
     second = suggested([known], [first.place])
     assert second.region.intersection(Region(6 * WINDOW, 3 * WINDOW, WINDOW, WINDOW)) is not None
     assert second.reason.endswith("and it looks unlike the places that you corrected")
+
+
+def test_nothing_is_read_where_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    known, looks = segmented(tmp_path / "a.zarr", [(1, 1, 150), (6, 6, 180)]), Looks()
+    first = suggested([known], looks=looks)
+    assert (first.region.y, looks) == (WINDOW, {})
+    suggested([known], [first.place], looks=looks)
+    assert first.place in looks
 
 
 def test_where_the_model_is_sure_no_look_is_reason_enough(tmp_path: Path) -> None:

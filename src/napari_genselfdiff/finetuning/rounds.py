@@ -165,7 +165,7 @@ def train_round(
     if cut is None:
         yield Finished(None, "stopped; the model stays as it was", cancelled=True)
         return
-    if grown and len(cut.classes) < 2:  # undone since: one class alone teaches nobody anew
+    if grown and len(cut.classes) < 2:  # one class alone, as the other was undone, teaches nothing anew
         begin, grown = None, False
     elif grown and cut.amount.pixels >= MANY:
         begin, grown = begin if adapted else None, False

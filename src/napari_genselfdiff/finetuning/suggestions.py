@@ -176,9 +176,11 @@ def next_place(
     if not found:
         yield Finished(None, "all that was segmented has been seen: segment more of the slide")
         return
-    found = _drawn(found, seed=len(seen))
     before = seen[-REMEMBERED:]
-    places = [*(Place(candidate.slide, candidate.region) for candidate in found), *before]
+    places: list[Place] = []
+    if before:  # else there is nothing that a window could look like
+        found = _drawn(found, seed=len(seen))
+        places = [*(Place(candidate.slide, candidate.region) for candidate in found), *before]
     for done, place in enumerate(places):
         if cancel.cancelled:
             yield Finished(None, STOPPED, cancelled=True)
@@ -186,7 +188,7 @@ def next_place(
         if place not in looks:
             yield Progress(done, len(places), "comparing how places look")
             looks[place] = look_of(slides[place.slide].slide, place.region)
-    worth, novelty = _worth(found, np.stack([looks[place] for place in places]), before, wanted)
+    worth, novelty = _worth(found, [looks[place] for place in places], before, wanted)
     first = int(np.argmax(worth))
     chosen, new = found[first], float(novelty[first])
     known = slides[chosen.slide]
@@ -206,7 +208,10 @@ def _drawn(found: list[_Candidate], *, seed: int) -> list[_Candidate]:
 
 
 def _worth(
-    found: Sequence[_Candidate], looks: NDArray[np.float32], before: Sequence[Place], wanted: Acquisition
+    found: Sequence[_Candidate],
+    looks: Sequence[NDArray[np.float32]],
+    before: Sequence[Place],
+    wanted: Acquisition,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How useful each candidate is, and its novelty; ``looks`` are the candidates' and then those seen."""
     unsure = np.array([candidate.score for candidate in found]) + 1e-6
@@ -214,8 +219,9 @@ def _worth(
         return unsure, np.ones(len(found))
     from scipy.spatial.distance import cdist
 
-    looks = (looks - looks.mean(axis=0)) / (looks.std(axis=0) + 1e-3)
-    closest = cdist(looks[: len(found)], looks[len(found) :]).min(axis=1)
+    known = np.stack(looks)
+    known = (known - known.mean(axis=0)) / (known.std(axis=0) + 1e-3)
+    closest = cdist(known[: len(found)], known[len(found) :]).min(axis=1)
     novelty = np.array([float((closest < own).mean()) for own in closest])
     near = np.array([_nearness(candidate, before) for candidate in found])
     return unsure * (1 - wanted.nearness * near) * (1 - wanted.likeness * (1 - novelty)), novelty
