@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_genselfdiff.annotations import encode
+from napari_genselfdiff.annotations import encode, is_accepted
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.errors import MissingScaleError, UserError
@@ -63,6 +63,42 @@ def test_segmenting_in_two_parts_is_segmenting_once(session: Session, tmp_path: 
     other.close()
     # The cut itself is a region's border, where fewer tiles are mixed.
     assert (whole != parts).mean() < 0.002
+
+
+def test_of_a_view_that_is_segmented_in_part_tissue_that_is_not_is_left_out(session: Session) -> None:
+    glass = np.ones((300, 400), bool)
+    glass[:, :300] = False  # the slide ends in glass, which is not segmented either
+    session.tissue._found = {session.tissue.sensitivity: Tissue(~glass, 1.0)}
+    seen = session.labels(0, 0, 0, 300, 400)
+    last(session.segment(Region(0, 0, 300, 100)))
+    said = session.labels(0, 0, 0, 300, 400)
+    came_since = said != seen
+    assert came_since[:, :100].any(), "the model of the test finds something"
+    session.annotations.stroke(0, 10, 200, encode(np.ones((4, 4))), np.ones((4, 4), bool))
+
+    now = session.labels(0, 0, 0, 300, 400)
+    left_out = session.accept(0, WHOLE, now)
+    accepted = is_accepted(session.annotations.read(0, WHOLE))
+    segmented = session.predictions().read(0, WHOLE) > 0
+    drawn = np.zeros_like(segmented)
+    drawn[10:14, 200:204] = True
+    np.testing.assert_array_equal(accepted, (segmented | glass) & ~drawn)
+    assert left_out == pytest.approx((~segmented & ~glass & ~drawn).mean())
+    np.testing.assert_array_equal(session.labels(0, 0, 0, 300, 400), now)
+
+    # Looked at before the model had spoken: what it says now was not seen.
+    session.annotations.undo()
+    now[came_since] = 0
+    session.accept(0, WHOLE, now)
+    assert not is_accepted(session.annotations.read(0, WHOLE))[came_since].any()
+    np.testing.assert_array_equal(session.labels(0, 0, 0, 300, 400)[came_since], said[came_since])
+
+
+def test_where_nothing_is_segmented_all_of_a_view_is_accepted(session: Session) -> None:
+    last(session.segment(Region(0, 0, 300, 100)))
+    box = Region(150, 200, 140, 160)  # beyond what was segmented
+    assert session.accept(0, box, np.zeros((140, 160), np.uint8)) == 0
+    assert is_accepted(session.annotations.read(0, box)).all()
 
 
 def test_cancel_keeps_the_tiles_that_are_done(session: Session) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.slides import open_slide, slide_from_arrays
 from napari_genselfdiff.slides.tissue import Tissue, find_tissue, overview, tissue_mask
 
@@ -113,6 +114,17 @@ def test_meets_is_exact_to_a_pixel_of_the_mask() -> None:
     assert not tissue.meets(80, 96, 10, 10)
     assert not tissue.meets(0, 0, 64, 200)
     assert not tissue.meets(1000, 1000, 10, 10)
+
+
+def test_the_mask_is_read_at_the_pixels_of_a_layer() -> None:
+    mask = np.random.default_rng(0).random((12, 9)) > 0.5
+    tissue = Tissue(mask, 16.0)
+    whole = np.kron(mask, np.ones((16, 16), bool))  # level 0
+    np.testing.assert_array_equal(tissue.read(0, Region(37, 21, 90, 101)), whole[37:127, 21:122])
+    np.testing.assert_array_equal(tissue.read(2, Region(5, 3, 30, 20)), whole[22:142:4, 14:94:4])
+    np.testing.assert_array_equal(tissue.read(4, Region(0, 0, 12, 9)), mask)
+    # A pixel that hangs over the slide's border.
+    np.testing.assert_array_equal(tissue.read(6, Region(2, 2, 1, 1)), [[mask[10, 8]]])
 
 
 def test_a_large_file_without_a_pyramid_is_sampled_and_no_tissue_is_lost(

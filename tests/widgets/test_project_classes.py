@@ -77,7 +77,7 @@ def test_while_work_runs_a_view_is_marked_and_no_class_is_added_and_both_is_said
     project.segment_view()
     assert project.job is not None
     project.accept_view()
-    assert any("counts as right" in str(notice.message) for notice in notification_manager.records)
+    wait_for(lambda: any("counts as right" in str(notice.message) for notice in notification_manager.records))
     QTest.mouseClick(project.correct_section.classes.add_button, Qt.MouseButton.LeftButton)
     said = [str(notice.message) for notice in notification_manager.records]
     assert any("when what is running has ended" in message for message in said)

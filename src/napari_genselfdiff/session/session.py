@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_genselfdiff.annotations import Annotations
     from napari_genselfdiff.compute import Compute
+    from napari_genselfdiff.segmentation.network import SegmenterSpec
     from napari_genselfdiff.segmentation.pace import Pace
     from napari_genselfdiff.segmentation.store import PredictionStore
 
@@ -356,9 +357,16 @@ class Session(SessionModel):
         version : str, optional
             Whose predictions; those of the model in use by default.
         """
+        return self.active.labels(layer, Region(y, x, height, width), *self._shown(version))
+
+    def accept(self, layer: int, box: Region, seen: NDArray[np.uint8]) -> float:
+        """Accept as right what a person saw of the slide that is looked at; see `SessionSlide.accept`."""
+        return self.active.accept(layer, box, seen, *self._shown(None))
+
+    def _shown(self, version: str | None) -> tuple[str | None, SegmenterSpec | None]:
+        """Whose predictions are shown, the model's in use by default, and how it segments."""
         name = version or self.current
-        spec = self.segmenter(name).spec if name else None
-        return self.active.labels(layer, Region(y, x, height, width), name, spec)
+        return name, self.segmenter(name).spec if name else None
 
     def layer_count(self) -> int:
         """Number of power-of-two layers of the slide."""

@@ -218,12 +218,65 @@ class SessionSlide:
         if region is None:
             return np.zeros((0, 0), np.uint8)
         drawn = self.annotations.read(layer, region)
-        if version is None or spec is None or (self.slide.mpp is None and spec.mpp is not None):
+        predicted = self._predicted(layer, region, version, spec)
+        if predicted is None:
             classes = np.zeros(drawn.shape, np.uint8)
         else:
-            predicted = self.predictions(version, spec).read(layer, region)
             classes = np.where(predicted > 0, predicted - 1, 0).astype(np.uint8)
         return np.where(drawn > 0, classes_of(drawn), classes).astype(np.uint8)
+
+    def accept(
+        self,
+        layer: int,
+        box: Region,
+        seen: NDArray[np.uint8],
+        version: str | None,
+        spec: SegmenterSpec | None,
+    ) -> float:
+        """Accept as right what a person saw of a view; what was drawn by hand stays as it is.
+
+        Tissue of which the model said nothing yet looks like background: where a part of the view is
+        segmented, the rest is left out. Where nothing is, all of it was meant. What is said now and was not
+        yet when the person looked (tiles that came since) is left out, too.
+
+        Parameters
+        ----------
+        layer : int
+            Pixels are ``2**layer`` level-0 pixels wide.
+        box : Region
+            The view, in the layer's pixels; on the slide.
+        seen : ndarray of uint8, shape (box.height, box.width)
+            The class of each pixel as it was shown.
+        version, spec : str, SegmenterSpec, optional
+            Whose predictions were shown; none by default.
+
+        Returns
+        -------
+        float
+            Part of the view that was left out, 0 to 1.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written; nothing has changed then.
+        """
+        from napari_genselfdiff.annotations import encode
+
+        left_out = self.labels(layer, box, version, spec) != seen
+        predicted = self._predicted(layer, box, version, spec)
+        if predicted is not None and predicted.any() and not predicted.all():
+            silent = (predicted == 0) & (self.annotations.read(layer, box) == 0)
+            left_out |= silent & self.tissue.find().read(layer, box)
+        self.annotations.accept(layer, box, encode(np.where(left_out, -1, seen.astype(np.int16))))
+        return float(left_out.mean())
+
+    def _predicted(
+        self, layer: int, region: Region, version: str | None, spec: SegmenterSpec | None
+    ) -> NDArray[np.uint8] | None:
+        """What a version said, as its store keeps it (0 is nothing); None where it can say nothing here."""
+        if version is None or spec is None or (self.slide.mpp is None and spec.mpp is not None):
+            return None
+        return self.predictions(version, spec).read(layer, region)
 
     def forget_predictions(self, version: str) -> None:
         """Delete what a version said."""

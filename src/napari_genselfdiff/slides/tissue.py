@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from napari_genselfdiff.slides.sampling import PIXELS, has_no_overview, sampled_overview
+    from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.slides.sampling import PIXELS, has_no_overview, sampled_overview
 from napari_genselfdiff.slides.slide import Slide
 
@@ -55,6 +55,24 @@ class Tissue:
         top, left = (max(0, math.floor(start / self.downsample)) for start in (y, x))
         bottom, right = math.ceil((y + height) / self.downsample), math.ceil((x + width) / self.downsample)
         return bool(self.mask[top:bottom, left:right].any())
+
+    def read(self, layer: int, box: Region) -> NDArray[np.bool_]:
+        """The mask at the pixels of one of the slide's power-of-two layers, each at its centre.
+
+        Parameters
+        ----------
+        layer : int
+            Pixels are ``2**layer`` level-0 pixels wide.
+        box : Region
+            In the layer's pixels.
+        """
+        rows, columns = (
+            np.minimum((start + np.arange(length) + 0.5) * 2**layer / self.downsample, limit - 1).astype(int)
+            for start, length, limit in zip(
+                (box.y, box.x), (box.height, box.width), self.mask.shape, strict=True
+            )
+        )
+        return self.mask[np.ix_(rows, columns)]
 
 
 class SlideTissue:

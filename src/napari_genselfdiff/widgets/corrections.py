@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from napari_genselfdiff.annotations import classes_of, encode, is_edited
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
-from napari_genselfdiff.widgets.drawing import Choice, Drawing
+from napari_genselfdiff.widgets.drawing import Choice, Drawing, Gestured
 from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
@@ -31,18 +30,6 @@ BRUSH = 10
 """Diameter of the brush at the start, in the window's pixels; afterwards it keeps its size on the screen."""
 STILL_MS = 120
 """The window moves when the view has stood still for so long."""
-
-
-@dataclass(frozen=True)
-class Gestured:
-    """What a gesture draws: codes of a box whose first pixel is ``(y, x)`` in a layer, and what it did."""
-
-    layer: int
-    y: int
-    x: int
-    codes: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    done: str
 
 
 class CorrectionWindow(QObject):
@@ -186,13 +173,17 @@ class CorrectionWindow(QObject):
             self._refused,
         )
 
-    def accept(self, part: Region | None = None) -> bool:
-        """Say that what is in view is right as it stands; False when the slide is not in view.
+    def accept(
+        self, part: Region | None = None, told: Callable[[float], None] = lambda _left_out: None
+    ) -> bool:
+        """Say that what is in view is right as it is seen; False when the slide is not in view.
 
         Parameters
         ----------
         part : Region, optional
             Something else than the view, in the window's pixels.
+        told : callable, optional
+            Called in the interface's thread with the part that was left out: see `SessionSlide.accept`.
         """
         if part is None:
             self._catch_up()
@@ -200,15 +191,16 @@ class CorrectionWindow(QObject):
         part = part or self.part_in_view()
         if part is None:
             return False
-        labels = self._shadow[part.y : part.bottom, part.x : part.right].copy()
-        labels[labels == PAINTED_BACKGROUND] = 0
-        box = Region(self.place.y + part.y, self.place.x + part.x, *labels.shape)
-        annotations, layer = self.session.annotations, self.place.layer
-        self._edits.submit(
-            lambda: annotations.accept(layer, box, encode(labels)),
-            lambda _change: self.committed.emit(),
-            self._refused,
-        )
+        seen = self._shadow[part.y : part.bottom, part.x : part.right].copy()
+        seen[seen == PAINTED_BACKGROUND] = 0
+        box = Region(self.place.y + part.y, self.place.x + part.x, *seen.shape)
+        session, layer = self.session, self.place.layer
+
+        def accepted(left_out: float) -> None:
+            self.committed.emit()
+            told(left_out)
+
+        self._edits.submit(lambda: session.accept(layer, box, seen), accepted, self._refused)
         return True
 
     def draw(self, gesture: Callable[[], Gestured | None], done: Callable[[Gestured | None], None]) -> None:

@@ -242,11 +242,14 @@ class GenSelfDiffDock(Panel):
             return
         if self.editing is None:
             self.correct_here()
-        if self.editing is not None:
-            if self.editing.accept():
-                self.runner.explain("This view counts as right: training will learn from all of it.")
-            else:
-                self.runner.explain(NOT_IN_VIEW)
+        if self.editing is not None and not self.editing.accept(told=self._accepted):
+            self.runner.explain(NOT_IN_VIEW)
+
+    def _accepted(self, left_out: float) -> None:
+        said = "This view counts as right; what is not marked in it is background."
+        if left_out:
+            said = f"{left_out:.0%} of this view was not segmented yet: left out. The rest counts as right."
+        self.runner.explain(said)
 
     def _step(self, step: Callable[[SessionLayers], None]) -> None:
         if self.layers is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
 
 TOOLS = ("paint", "erase", "fill", "polygon")
 """Modes of a labels layer that change it."""
+
+
+@dataclass(frozen=True)
+class Gestured:
+    """What a gesture draws: codes of a box whose first pixel is ``(y, x)`` in a layer, and what it did."""
+
+    layer: int
+    y: int
+    x: int
+    codes: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    done: str
 
 
 class Choice:

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.geometry import Region, layer_shape
-from napari_genselfdiff.widgets.corrections import Gestured
+from napari_genselfdiff.widgets.drawing import Gestured
 
 if TYPE_CHECKING:
     from napari.layers import Labels
