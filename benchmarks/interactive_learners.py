@@ -24,7 +24,7 @@ from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.finetuning.training import grown_share
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
+from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.slides import Slide, slide_from_arrays
 
 Pixels = NDArray[np.uint8]
@@ -79,10 +79,13 @@ class Network:
         self.share = (lambda _pixels: 1.0) if whole else grown_share
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
+        self._models: dict[str, Segmenter] = {}
 
     def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
         """One round of fine-tuning; the new model is taken if the gate takes it, as in the plugin."""
-        sources = [Source(p.slide, p.annotations, p.picture.name) for p in pages if p.drawn.any()]
+        sources = [
+            Source(p.slide, p.annotations, p.picture.name, self._models.get) for p in pages if p.drawn.any()
+        ]
         work = train_round(
             sources,
             self.segmenter,
@@ -99,6 +102,10 @@ class Network:
         if result.verdict.accepted:
             self.segmenter = result.segmenter
             self.round += 1
+            tag = f"round {self.round}"
+            self._models[tag] = self.segmenter
+            for page in pages:
+                page.annotations.model = tag
         return {"accepted": result.verdict.accepted, "steps": result.steps, "said": result.verdict.message}
 
     def probability(self, rgb: Pixels) -> NDArray[np.float32]:

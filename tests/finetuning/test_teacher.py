@@ -194,3 +194,16 @@ def test_a_teacher_says_that_strokes_contradict_one_another() -> None:
 
     assert not verdict(places)
     assert verdict([*turned, *places[2:]])
+
+
+def test_what_the_person_saw_is_known_better_than_the_first_gear_knows_it() -> None:
+    one, _ = place()
+    seen = np.zeros(one.drawn.shape, bool)
+    seen[:100] = True
+    sure = np.where(one.drawn, np.float32(0), np.float32(0.5))
+    given = replace(one, seen=seen, sure=sure)
+    (after,) = result_of(Cut([given], {"s": 3}), fresh=False).places
+    kept = given.free & seen
+    np.testing.assert_array_equal(after.labels[kept], one.labels[kept])
+    np.testing.assert_allclose(after.sure[kept], 0.5, atol=1e-6)
+    assert (after.sure[given.free & ~seen] != 0.5).mean() > 0.9

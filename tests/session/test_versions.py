@@ -316,3 +316,37 @@ def test_what_a_model_said_is_found_whatever_its_file_is_called(session: Session
     session.use_model(str(odd))
     last(session.segment(Region(0, 0, 300, 400)))
     assert session.active.has_predictions("best [2]")
+
+
+def test_the_model_that_was_in_use_at_a_stroke_is_found_as_long_as_it_is_there(tuned: Session) -> None:
+    stroke = encode(np.ones((4, 4), np.uint8)), np.ones((4, 4), bool)
+    tuned.annotations.stroke(0, 100, 100, *stroke)
+    tuned.use_model("tiny")
+    tuned.annotations.stroke(0, 200, 200, *stroke)
+    tags = [tag for _, tag in tuned.annotations.looks()]
+    found = [tuned.versions.of_tag(tag) for tag in tags]
+    for one, name in zip(found, ["tiny", "round-1", "tiny"], strict=True):
+        assert one is tuned.versions.segmenter(name)
+    assert tuned.versions.of_tag("") is None
+
+    tuned.delete_version("round-1")
+    assert tuned.versions.of_tag(tags[1]) is None
+    assert last(tuned.fine_tune(seconds=60, steps=2)).version.parent == "tiny"
+    path = tuned.versions.path("tiny")
+    save_segmenter(build_segmenter(tuned.segmenter().spec, start=None, seed=8), path)
+    assert tuned.versions.of_tag(tags[0]) is None, "another file of that name is another model"
+    path.unlink()
+    assert tuned.versions.of_tag(tags[0]) is None
+
+
+def test_a_round_knows_which_models_were_in_use(tuned: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def caught(sources: Any, *_: Any, **__: Any) -> Iterator[Event]:
+        given.extend(sources)
+        yield Finished(None, "")
+
+    monkeypatch.setattr("napari_genselfdiff.finetuning.rounds.train_round", caught)
+    last(tuned.fine_tune())
+    ((_, tag),) = tuned.annotations.looks()
+    assert given[0].models(tag) is tuned.versions.segmenter("tiny")

@@ -12,6 +12,7 @@ from napari_genselfdiff.annotations.codes import Codes, Mask
 from napari_genselfdiff.annotations.history import Change, History
 from napari_genselfdiff.annotations.journal import JOURNAL_NAME, Journal
 from napari_genselfdiff.annotations.lock import WriterLock
+from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.annotations.records import Report
 from napari_genselfdiff.annotations.recovery import EDITS_NAME, open_for_writing
 from napari_genselfdiff.annotations.store import EditStore
@@ -198,6 +199,11 @@ class Annotations:
     def supervised_boxes(self) -> list[Region]:
         """Where something was drawn or accepted, in level-0 pixels, at most one box a chunk and layer."""
         return self.store.supervised_boxes()
+
+    def looks(self) -> list[tuple[Region, str]]:
+        """Where something was changed, in level-0 pixels, and the tag of the model in use; oldest first."""
+        edits = (entry for entry in list(self._journal.entries) if entry.kind != "note")
+        return [(rescaled(entry.box, entry.layer, 0), entry.model) for entry in edits]
 
     def flush(self) -> None:
         """Make every record of the journal durable now, rather than within a second."""

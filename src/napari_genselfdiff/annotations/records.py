@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ class Entry:
         The record that an ``undo`` or ``redo`` is about.
     slide : str
         What identifies the slide.
+    model : str
+        Which model was in use; "" is none.
     hash : str
         SHA-256 of the line, which the next record repeats as ``prev``.
     offset, length : int
@@ -54,6 +57,7 @@ class Entry:
     cleared: int
     of: int | None
     slide: str
+    model: str
     hash: str
     offset: int
     length: int
@@ -143,7 +147,10 @@ def encode_record(
     if cleared:
         record["cleared"] = [[part.layer, part.box.y // CHUNK, part.box.x // CHUNK] for part in cleared]
     line = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-    return Entry(seq, kind, layer, box, parts, len(cleared), of, slide, _hash(line), offset, len(line)), line
+    entry = Entry(
+        seq, kind, layer, box, parts, len(cleared), of, slide, model, _hash(line), offset, len(line)
+    )
+    return entry, line
 
 
 def decode_patches(line: bytes, entry: Entry) -> list[Patch | Cleared]:
@@ -212,6 +219,7 @@ def _decode(line: bytes, *, seq: int, prev: str, offset: int) -> Entry:
             cleared=len(cleared),
             of=record.get("of"),
             slide=record["slide"],
+            model=sys.intern(record.get("model", "")),
             hash=_hash(line),
             offset=offset,
             length=len(line),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.feature_tiles import Source as Scaled
 from napari_genselfdiff.finetuning.holdout import CELL, held_out_mask
 from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.finetuning.seen import Look, Models, no_models, same_task, shown_at
 from napari_genselfdiff.finetuning.strokes import codes_on_grid
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.instances import core_target, label_instances, separation
@@ -57,11 +59,14 @@ class Source:
     annotations : Annotations
     name : str
         What tells the slide apart, such as its fingerprint; part of what decides what is held out.
+    models : callable
+        The model that a tag in the journal stands for, or None; by default none is there.
     """
 
     slide: Slide
     annotations: Annotations
     name: str
+    models: Models = no_models
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Outline:
         Pixel codes.
     elsewhere : ndarray of bool, shape (height, width), or None
         Whose codes are those of another place, if there are any.
+    looks : list of (Region, str)
+        What the slide's journal says of where was drawn and what was seen.
     """
 
     source: Source
@@ -86,6 +93,7 @@ class Outline:
     scale: float
     codes: NDArray[np.uint8]
     elsewhere: NDArray[np.bool_] | None = None
+    looks: Sequence[Look] = ()
 
     @property
     def drawn(self) -> NDArray[np.bool_]:
@@ -108,17 +116,21 @@ class Place:
     drawn : ndarray of bool, shape (height, width)
         Where a person drew or accepted.
     labels : ndarray of uint8, shape (height, width)
-        Class that a person said, where nobody did what the model said.
+        Class that a person said, where nobody did what the model said: the one that was in use when the
+        person drew nearby, while it is there, else the one in use now.
     guess : ndarray of uint8, shape (height, width)
-        Class that the model said; 0 where there is none.
+        Class that the model in use says; 0 where there is none.
     sure : ndarray of float32, shape (height, width)
-        How sure the model is where nothing was drawn: 0 at a probability of one half or less, 1 at one.
+        How sure is what the model said where nothing was drawn: 0 at a probability of one half or less, 1 at
+        one.
     core : ndarray of float32, shape (height, width), or None
         Target of the core head, negative where it is not known.
     held : ndarray of bool, shape (height, width)
         What is never trained on.
     elsewhere : ndarray of bool, shape (height, width), or None
         Where a person drew what counts in another place, if anywhere: here it is neither learned nor asked.
+    seen : ndarray of bool, shape (height, width), or None
+        Where ``labels`` are what the person saw who drew nearby, if anywhere.
     """
 
     slide: str
@@ -131,6 +143,7 @@ class Place:
     core: NDArray[np.float32] | None
     held: NDArray[np.bool_]
     elsewhere: NDArray[np.bool_] | None = None
+    seen: NDArray[np.bool_] | None = None
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -170,7 +183,8 @@ def outline_corrections(source: Source, segmenter: Segmenter) -> tuple[list[Outl
     for _ in range(ATTEMPTS):
         position = annotations.position
         boxes = _bounded(annotations, annotations.supervised_boxes(), scale)
-        outlines = [_outline(source, box, boxes[:number], scale) for number, box in enumerate(boxes)]
+        looks = annotations.looks()
+        outlines = [_outline(source, box, boxes[:number], scale, looks) for number, box in enumerate(boxes)]
         if annotations.position == position:
             break  # nobody drew in the meantime
     return [outline for outline in outlines if outline.drawn.any()], position
@@ -214,17 +228,49 @@ def read_place(
         )
     said = None if fresh else predict_image(segmenter, rgb, compute, margin=MIRRORED, notes=notes)
     guess = np.zeros(codes.shape, np.uint8) if said is None else said.labels
-    labels = np.where(said_by_hand, classes_of(codes), guess).astype(np.uint8)
-    sure = np.zeros(codes.shape, np.float32)
+    sure, seen, shown = np.zeros(codes.shape, np.float32), np.zeros(codes.shape, bool), said
     if said is not None:
-        sure[~said_by_hand] = (said.confidence[~said_by_hand] / np.float32(127.5) - 1).clip(min=0)
+        shown, seen = _shown(outline, rgb, said, segmenter, compute, notes)
+        sure[~said_by_hand] = (shown.confidence[~said_by_hand] / np.float32(127.5) - 1).clip(min=0)
+    labels = np.where(said_by_hand, classes_of(codes), guess if shown is None else shown.labels).astype(
+        np.uint8
+    )
     known = said_by_hand if said is None else np.ones(codes.shape, bool)
     joined = is_joined(codes)
-    core = _core(labels, joined, known, said, segmenter) if segmenter.spec.instances else None
+    core = _core(labels, joined, known, shown, segmenter) if segmenter.spec.instances else None
     held, drawn = held_out_mask(codes.shape, outline.origin, outline.source.name), outline.drawn
     elsewhere = said_by_hand & ~drawn
     name = outline.source.name
-    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere)
+    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere, seen)
+
+
+def _shown(
+    outline: Outline,
+    rgb: NDArray[np.uint8],
+    said: Prediction,
+    segmenter: Segmenter,
+    compute: Compute,
+    notes: list[str] | None,
+) -> tuple[Prediction, NDArray[np.bool_]]:
+    """What was shown when the person drew, where that is known (the second value), else what is said now."""
+    core = None if said.core is None else said.core.copy()
+    shown = replace(said, probabilities=said.probabilities.copy(), core=core)
+    height, width = outline.codes.shape
+    seen = np.zeros((height, width), bool)
+    region = Region(*outline.origin, height, width)
+    for tag, where in shown_at(outline.looks, region, outline.scale, outline.drawn):
+        model = outline.source.models(tag)
+        if model is None or not same_task(model, segmenter):
+            continue
+        then = said
+        if model is not segmenter:
+            then = predict_image(model, rgb, compute, margin=MIRRORED, notes=notes)
+        shown.probabilities[:, where] = 0  # also of classes that it did not have
+        shown.probabilities[: len(then.probabilities), where] = then.probabilities[:, where]
+        if core is not None and then.core is not None:
+            core[where] = then.core[where]
+        seen |= where
+    return shown, seen
 
 
 def nothing_corrected(which: str | None) -> UserError:
@@ -283,7 +329,9 @@ def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> lis
     return small + pieces
 
 
-def _outline(source: Source, box: Region, before: list[Region], scale: float) -> Outline:
+def _outline(
+    source: Source, box: Region, before: list[Region], scale: float, looks: Sequence[Look]
+) -> Outline:
     """What was drawn in a box and not in one before it."""
     shape = source.slide.shape
     # On whole cells, so that a pixel's cell does not depend on the box.
@@ -308,4 +356,4 @@ def _outline(source: Source, box: Region, before: list[Region], scale: float) ->
             for centres, ends in ((rows, (whole.y, whole.bottom)), (columns, (whole.x, whole.right)))
         )
         mine[down, across] = other is box
-    return Outline(source, (y, x), scale, codes, ~mine)
+    return Outline(source, (y, x), scale, codes, ~mine, looks)

@@ -109,7 +109,9 @@ def taught(
         with torch.inference_mode():
             said[present] = classifier.over(levels[number])[:, :height, :width].softmax(dim=0).numpy()
         # Of a class of which it has seen nothing, only the model in use can say that it is there.
-        heard = fresh | np.isin(place.guess, present)
+        heard = fresh | np.isin(place.labels, present)
+        if place.seen is not None:  # what the person saw is known
+            heard &= ~place.seen
         places[number] = _mixed(place, said, np.where(heard, share, np.float32(0)))
     return replace(cut, places=places), False
 
@@ -169,12 +171,12 @@ def _mixed(place: Place, said: NDArray[np.float32], share: NDArray[np.float32]) 
     """
     others = np.float32(1 / (len(said) - 1))
     model = np.repeat(((1 - place.sure) / 2 * others)[None], len(said), axis=0)
-    np.put_along_axis(model, place.guess[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
+    np.put_along_axis(model, place.labels[None].astype(np.intp), (1 + place.sure)[None] / 2, axis=0)
     mixed = share * said + (1 - share) * model
     labels = np.where(place.free, mixed.argmax(axis=0), place.labels).astype(np.uint8)
     sure = np.where(place.free, (2 * mixed.max(axis=0) - 1).clip(min=0), np.float32(0))
     core = place.core
     if core is not None:
         # Which objects there are, only a model with cores can say.
-        core = np.where(place.drawn | ((labels == place.guess) & (place.sure > 0)), core, np.float32(-1))
+        core = np.where(place.drawn | ((labels == place.labels) & (place.sure > 0)), core, np.float32(-1))
     return replace(place, labels=labels, sure=sure.astype(np.float32), core=core)

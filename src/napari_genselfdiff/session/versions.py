@@ -106,6 +106,20 @@ class Versions:
             self._segmenters[name] = load_segmenter(self.path(name))
         return self._segmenters[name]
 
+    def of_tag(self, tag: str) -> Segmenter | None:
+        """The network that a journal names as the model in use; None where it is there no more."""
+        from napari_genselfdiff.annotations.audit import split_tag
+        from napari_genselfdiff.segmentation.network import load_segmenter
+
+        name, digest = split_tag(tag)
+        try:
+            if name not in self or name in self.damaged or not sha256_of(self.path(name)).startswith(digest):
+                return None
+            # Not kept in memory: of many versions, each is asked about a few places.
+            return self._segmenters.get(name) or load_segmenter(self.path(name))
+        except (UserError, OSError):
+            return None
+
     def keep(self, name: str, segmenter: Segmenter) -> None:
         """Keep a network in memory that is on disk already."""
         self._segmenters[name] = segmenter

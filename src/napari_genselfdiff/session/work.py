@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from napari_genselfdiff.session.resuming import going_on
 if TYPE_CHECKING:
     from napari_genselfdiff.finetuning.corrections import Source
     from napari_genselfdiff.finetuning.rounds import RoundResult
+    from napari_genselfdiff.finetuning.seen import Models
     from napari_genselfdiff.session.session import Session
     from napari_genselfdiff.session.slide import SessionSlide
 
@@ -97,7 +99,8 @@ def fine_tune_model(
                 session.active.name,
                 "press Correct here and paint what the model got wrong",
             )
-        sources, left_out = _sources(corrected)
+        # Places that follow one another were mostly drawn with the same few models in use.
+        sources, left_out = _sources(corrected, lru_cache(maxsize=16)(session.versions.of_tag))
         begin, grown = session.other_start(), session.grown
         insisted = [
             Doubt(slide.fingerprint, Region(*box)) for slide in corrected for box in slide.state.insisted
@@ -132,14 +135,14 @@ def fine_tune_model(
     return work()
 
 
-def _sources(corrected: list[SessionSlide]) -> tuple[list[Source], list[str]]:
+def _sources(corrected: list[SessionSlide], models: Models) -> tuple[list[Source], list[str]]:
     """What was drawn on the slides that can be read, and a sentence on each of the others."""
     from napari_genselfdiff.finetuning.corrections import Source
 
     sources, left_out, problem = [], [], None
     for slide in corrected:
         try:
-            sources.append(Source(slide.slide, slide.annotations, slide.fingerprint))
+            sources.append(Source(slide.slide, slide.annotations, slide.fingerprint, models))
         except UserError as error:
             left_out.append(f"{slide.name} is left out: {error.what}.")
             problem = error
