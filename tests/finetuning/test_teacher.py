@@ -197,13 +197,24 @@ def test_a_teacher_says_that_strokes_contradict_one_another() -> None:
 
 
 def test_what_the_person_saw_is_known_better_than_the_first_gear_knows_it() -> None:
-    one, _ = place()
+    one, truth = place()
+    share = trust(int((one.drawn & ~one.held).sum()), fresh=False)
     seen = np.zeros(one.drawn.shape, bool)
     seen[:100] = True
-    sure = np.where(one.drawn, np.float32(0), np.float32(0.5))
-    given = replace(one, seen=seen, sure=sure)
-    (after,) = result_of(Cut([given], {"s": 3}), fresh=False).places
-    kept = given.free & seen
-    np.testing.assert_array_equal(after.labels[kept], one.labels[kept])
-    np.testing.assert_allclose(after.sure[kept], 0.5, atol=1e-6)
-    assert (after.sure[given.free & ~seen] != 0.5).mean() > 0.9
+    wrong = np.where(one.drawn, one.labels, 1 - truth).astype(np.uint8)
+    sure = np.where(one.drawn, np.float32(0), np.float32(1))
+
+    def mixed(seen: NDArray[np.bool_] | None) -> Place:
+        given = replace(one, labels=wrong, guess=wrong, sure=sure, seen=seen)
+        return result_of(Cut([given], {"s": 3}), fresh=False).places[0]
+
+    def told(found: Place) -> NDArray[np.float64]:
+        """Probability of what the model said, which was wrong."""
+        same = found.labels == wrong
+        return np.where(same, 1 + found.sure, 1 - found.sure) / 2
+
+    alone, known = told(mixed(None)), told(mixed(seen))
+    at = one.free
+    assert alone[at].mean() < 1 - 0.5 * share, "the first gear contradicts it"
+    np.testing.assert_allclose(known[at & seen], 1 - share * (1 - alone[at & seen]), atol=1e-5)
+    np.testing.assert_allclose(known[at & ~seen], alone[at & ~seen], atol=1e-6)
