@@ -41,7 +41,9 @@ from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
 from napari_genselfdiff.finetuning.rounds import RoundResult, train_cut
 from napari_genselfdiff.finetuning.scoring import predict_image
+from napari_genselfdiff.finetuning.seen import Models, no_models
 from napari_genselfdiff.finetuning.training import Training
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
 from napari_genselfdiff.models.versions import Doubt
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter, load_segmenter
@@ -80,8 +82,15 @@ def spoiled(truth: NDArray[np.bool_], kind: str) -> NDArray[np.bool_]:
     return np.full_like(truth, kind == "all foreground")
 
 
-def outline(stem: str, image: Image_, rng: np.random.Generator, kind: str | None) -> Outline:
-    """A corrected window on whole cells."""
+def outline(
+    stem: str,
+    image: Image_,
+    rng: np.random.Generator,
+    kind: str | None,
+    tag: str = "",
+    models: Models = no_models,
+) -> Outline:
+    """A window on whole cells, corrected while a model was in use."""
     rgb, truth = image
     row, column = rng.integers(0, SIDE // CELL - WINDOW + 1, 2) * CELL
     window = np.s_[row : row + WINDOW * CELL, column : column + WINDOW * CELL]
@@ -90,8 +99,9 @@ def outline(stem: str, image: Image_, rng: np.random.Generator, kind: str | None
     codes[window] = encode(said.astype(np.uint8))
     y, x = max(0, row - CONTEXT), max(0, column - CONTEXT)
     part = codes[y : row + WINDOW * CELL + CONTEXT, x : column + WINDOW * CELL + CONTEXT]
-    slide = slide_from_arrays(rgb, name=stem, mpp=0.5)
-    return Outline(Source(slide, cast("Annotations", None), stem), (int(y), int(x)), 1.0, part)
+    source = Source(slide_from_arrays(rgb, name=stem, mpp=0.5), cast("Annotations", None), stem, models)
+    looks = [(Region(int(row), int(column), WINDOW * CELL, WINDOW * CELL), tag)]
+    return Outline(source, (int(y), int(x)), 1.0, part, looks=looks)
 
 
 def painted_over(older: Outline, newer: Outline) -> Outline:
@@ -157,6 +167,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         stems = list(images)
     dice = start = mosaic_dice(model, mosaic, compute)
     print(f"seed {seed}: starts at {start:.3f}", flush=True)
+    models, tag = {"0": model}, "0"
     outlines: list[Outline] = []
     places: dict[int, Place] = {}
     wrong: list[str | None] = []
@@ -166,7 +177,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
         stem = stems[rng.integers(len(stems))]
-        newest = outline(stem, images[stem], rng, kind)
+        newest = outline(stem, images[stem], rng, kind, tag, models.get)
         for index, older in enumerate(outlines):
             outlines[index] = painted_over(older, newest)
             if not np.array_equal(outlines[index].codes, older.codes):
@@ -209,7 +220,8 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         }
         log.append(row)
         if result.verdict.accepted:
-            model, dice = result.segmenter, new
+            model, dice, tag = result.segmenter, new, str(number + 1)
+            models[tag] = model
             places.clear()
         print(described(row), flush=True)
     return log
