@@ -34,6 +34,7 @@ from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import CancelToken, Clock, Finished
 from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
 from napari_genselfdiff.finetuning.doubt import believed
+from napari_genselfdiff.finetuning.earlier import Models, no_models
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.holdout import CELL
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
@@ -41,7 +42,6 @@ from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.finetuning.recipe import Recipe, recipe_for
 from napari_genselfdiff.finetuning.rounds import RoundResult, train_cut
 from napari_genselfdiff.finetuning.scoring import predict_image
-from napari_genselfdiff.finetuning.seen import Models, no_models
 from napari_genselfdiff.finetuning.training import Training
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
@@ -220,7 +220,9 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         }
         log.append(row)
         if result.verdict.accepted:
-            model, dice, tag = result.segmenter, new, str(number + 1)
+            model, dice = result.segmenter, new
+            models[tag] = model  # of what was drawn so far
+            tag = str(number + 1)
             models[tag] = model
             places.clear()
         print(described(row), flush=True)

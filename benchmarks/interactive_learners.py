@@ -79,7 +79,7 @@ class Network:
         self.share = (lambda _pixels: 1.0) if whole else grown_share
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
-        self._models: dict[str, Segmenter] = {}
+        self._models: dict[str, Segmenter] = {}  # what came of what was drawn while one was in use
 
     def learn(self, pages: Sequence[Page]) -> dict[str, Any]:
         """One round of fine-tuning; the new model is taken if the gate takes it, as in the plugin."""
@@ -102,10 +102,10 @@ class Network:
         if result.verdict.accepted:
             self.segmenter = result.segmenter
             self.round += 1
-            tag = f"round {self.round}"
-            self._models[tag] = self.segmenter
+            for tag in (f"round {self.round - 1}", f"round {self.round}"):
+                self._models[tag] = self.segmenter
             for page in pages:
-                page.annotations.model = tag
+                page.annotations.model = f"round {self.round}"
         return {"accepted": result.verdict.accepted, "steps": result.steps, "said": result.verdict.message}
 
     def probability(self, rgb: Pixels) -> NDArray[np.float32]:

@@ -196,7 +196,7 @@ def test_a_teacher_says_that_strokes_contradict_one_another() -> None:
     assert verdict([*turned, *places[2:]])
 
 
-def test_what_the_person_saw_is_known_better_than_the_first_gear_knows_it() -> None:
+def test_where_an_earlier_model_teaches_the_first_gear_counts_less() -> None:
     one, truth = place()
     share = trust(int((one.drawn & ~one.held).sum()), fresh=False)
     seen = np.zeros(one.drawn.shape, bool)
@@ -204,8 +204,8 @@ def test_what_the_person_saw_is_known_better_than_the_first_gear_knows_it() -> N
     wrong = np.where(one.drawn, one.labels, 1 - truth).astype(np.uint8)
     sure = np.where(one.drawn, np.float32(0), np.float32(1))
 
-    def mixed(seen: NDArray[np.bool_] | None) -> Place:
-        given = replace(one, labels=wrong, guess=wrong, sure=sure, seen=seen)
+    def mixed(earlier: NDArray[np.bool_] | None) -> Place:
+        given = replace(one, labels=wrong, guess=wrong, sure=sure, earlier=earlier)
         return result_of(Cut([given], {"s": 3}), fresh=False).places[0]
 
     def told(found: Place) -> NDArray[np.float64]:

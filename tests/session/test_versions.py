@@ -318,28 +318,38 @@ def test_what_a_model_said_is_found_whatever_its_file_is_called(session: Session
     assert session.active.has_predictions("best [2]")
 
 
-def test_the_model_that_was_in_use_at_a_stroke_is_found_as_long_as_it_is_there(tuned: Session) -> None:
+def test_beside_a_stroke_the_first_version_teaches_that_was_trained_on_it(tuned: Session) -> None:
     stroke = encode(np.ones((4, 4), np.uint8)), np.ones((4, 4), bool)
+    versions = tuned.versions
     tuned.annotations.stroke(0, 100, 100, *stroke)
-    tuned.use_model("tiny")
-    tuned.annotations.stroke(0, 200, 200, *stroke)
-    tags = [tag for _, tag in tuned.annotations.looks()]
-    found = [tuned.versions.of_tag(tag) for tag in tags]
-    for one, name in zip(found, ["tiny", "round-1", "tiny"], strict=True):
-        assert one is tuned.versions.segmenter(name)
-    assert tuned.versions.of_tag("") is None
+    first, second = (tag for _, tag in tuned.annotations.looks())
+    assert versions.heir(first, "round-1") is versions.segmenter("round-1")
+    assert versions.heir(second, "round-1") is versions.segmenter("round-1"), "nothing came of it yet"
+    assert versions.heir("", "round-1") is None
+    outcome = last(tuned.fine_tune(seconds=60, steps=2))
+    tuned.adopt(Round(outcome.version, True, ""))
+    assert versions.heir(first, "round-2") is versions.segmenter("round-1")
+    assert versions.heir(second, "round-2") is versions.segmenter("round-2")
+    tuned.use_model(versions.branch("round-2", "same").name)
+    assert versions.heir(second, tuned.current) is versions.segmenter("round-2"), "a copy was not trained"
 
+    # Another way was gone: what was drawn later led to nothing of now.
+    assert versions.heir(second, "tiny") is versions.segmenter("round-1")
+    assert versions.heir(first, None) is versions.segmenter("tiny")
     tuned.delete_version("round-1")
-    assert tuned.versions.of_tag(tags[1]) is None
-    assert last(tuned.fine_tune(seconds=60, steps=2)).version.parent == "tiny"
-    path = tuned.versions.path("tiny")
+    assert versions.heir(second, "tiny") is None
+    assert versions.heir(second, "round-2") is versions.segmenter("round-2"), "its own model is not needed"
+    path = versions.path("tiny")
+    assert versions.heir(first, None) is not None
     save_segmenter(build_segmenter(tuned.segmenter().spec, start=None, seed=8), path)
-    assert tuned.versions.of_tag(tags[0]) is None, "another file of that name is another model"
+    assert versions.heir(first, None) is None, "another file of that name is another model"
     path.unlink()
-    assert tuned.versions.of_tag(tags[0]) is None
+    assert versions.heir(first, None) is None
 
 
-def test_a_round_knows_which_models_were_in_use(tuned: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_knows_which_models_teach_beside_what_was_drawn(
+    tuned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[Any] = []
 
     def caught(sources: Any, *_: Any, **__: Any) -> Iterator[Event]:
@@ -349,4 +359,4 @@ def test_a_round_knows_which_models_were_in_use(tuned: Session, monkeypatch: pyt
     monkeypatch.setattr("napari_genselfdiff.finetuning.rounds.train_round", caught)
     last(tuned.fine_tune())
     ((_, tag),) = tuned.annotations.looks()
-    assert given[0].models(tag) is tuned.versions.segmenter("tiny")
+    assert given[0].models(tag) is tuned.versions.segmenter("round-1")

@@ -15,11 +15,11 @@ from napari_genselfdiff.annotations import classes_of, is_joined
 from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
+from napari_genselfdiff.finetuning.earlier import Look, Models, drawn_under, no_models, same_task
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.feature_tiles import Source as Scaled
 from napari_genselfdiff.finetuning.holdout import CELL, held_out_mask
 from napari_genselfdiff.finetuning.scoring import predict_image
-from napari_genselfdiff.finetuning.seen import Look, Models, no_models, same_task, shown_at
 from napari_genselfdiff.finetuning.strokes import codes_on_grid
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.instances import core_target, label_instances, separation
@@ -60,7 +60,7 @@ class Source:
     name : str
         What tells the slide apart, such as its fingerprint; part of what decides what is held out.
     models : callable
-        The model that a tag in the journal stands for, or None; by default none is there.
+        See `earlier.Models`; by default no earlier model is there.
     """
 
     slide: Slide
@@ -85,7 +85,7 @@ class Outline:
     elsewhere : ndarray of bool, shape (height, width), or None
         Whose codes are those of another place, if there are any.
     looks : list of (Region, str)
-        What the slide's journal says of where was drawn and what was seen.
+        Where the slide's journal says that something was drawn, and with which model in use.
     """
 
     source: Source
@@ -116,21 +116,20 @@ class Place:
     drawn : ndarray of bool, shape (height, width)
         Where a person drew or accepted.
     labels : ndarray of uint8, shape (height, width)
-        Class that a person said, where nobody did what the model said: the one that was in use when the
-        person drew nearby, while it is there, else the one in use now.
+        Class that a person said, where nobody did what a model says: the one that came of what was drawn
+        nearby, while it is there, else the one in use.
     guess : ndarray of uint8, shape (height, width)
         Class that the model in use says; 0 where there is none.
     sure : ndarray of float32, shape (height, width)
-        How sure is what the model said where nothing was drawn: 0 at a probability of one half or less, 1 at
-        one.
+        How sure the model is where nothing was drawn: 0 at a probability of one half or less, 1 at one.
     core : ndarray of float32, shape (height, width), or None
         Target of the core head, negative where it is not known.
     held : ndarray of bool, shape (height, width)
         What is never trained on.
     elsewhere : ndarray of bool, shape (height, width), or None
         Where a person drew what counts in another place, if anywhere: here it is neither learned nor asked.
-    seen : ndarray of bool, shape (height, width), or None
-        Where ``labels`` are what the person saw who drew nearby, if anywhere.
+    earlier : ndarray of bool, shape (height, width), or None
+        Where it is not just the model in use that says ``labels``, if anywhere.
     """
 
     slide: str
@@ -143,7 +142,7 @@ class Place:
     core: NDArray[np.float32] | None
     held: NDArray[np.bool_]
     elsewhere: NDArray[np.bool_] | None = None
-    seen: NDArray[np.bool_] | None = None
+    earlier: NDArray[np.bool_] | None = None
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -228,23 +227,23 @@ def read_place(
         )
     said = None if fresh else predict_image(segmenter, rgb, compute, margin=MIRRORED, notes=notes)
     guess = np.zeros(codes.shape, np.uint8) if said is None else said.labels
-    sure, seen, shown = np.zeros(codes.shape, np.float32), np.zeros(codes.shape, bool), said
+    sure, earlier, told = np.zeros(codes.shape, np.float32), np.zeros(codes.shape, bool), said
     if said is not None:
-        shown, seen = _shown(outline, rgb, said, segmenter, compute, notes)
-        sure[~said_by_hand] = (shown.confidence[~said_by_hand] / np.float32(127.5) - 1).clip(min=0)
-    labels = np.where(said_by_hand, classes_of(codes), guess if shown is None else shown.labels).astype(
+        told, earlier = _told_beside(outline, rgb, said, segmenter, compute, notes)
+        sure[~said_by_hand] = (told.confidence[~said_by_hand] / np.float32(127.5) - 1).clip(min=0)
+    labels = np.where(said_by_hand, classes_of(codes), guess if told is None else told.labels).astype(
         np.uint8
     )
     known = said_by_hand if said is None else np.ones(codes.shape, bool)
     joined = is_joined(codes)
-    core = _core(labels, joined, known, shown, segmenter) if segmenter.spec.instances else None
+    core = _core(labels, joined, known, told, segmenter) if segmenter.spec.instances else None
     held, drawn = held_out_mask(codes.shape, outline.origin, outline.source.name), outline.drawn
     elsewhere = said_by_hand & ~drawn
     name = outline.source.name
-    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere, seen)
+    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere, earlier)
 
 
-def _shown(
+def _told_beside(
     outline: Outline,
     rgb: NDArray[np.uint8],
     said: Prediction,
@@ -252,25 +251,25 @@ def _shown(
     compute: Compute,
     notes: list[str] | None,
 ) -> tuple[Prediction, NDArray[np.bool_]]:
-    """What was shown when the person drew, where that is known (the second value), else what is said now."""
+    """What the model says that came of what was drawn nearby, and where there is one; else what is said."""
     core = None if said.core is None else said.core.copy()
-    shown = replace(said, probabilities=said.probabilities.copy(), core=core)
+    told = replace(said, probabilities=said.probabilities.copy(), core=core)
     height, width = outline.codes.shape
-    seen = np.zeros((height, width), bool)
+    earlier = np.zeros((height, width), bool)
     region = Region(*outline.origin, height, width)
-    for tag, where in shown_at(outline.looks, region, outline.scale, outline.drawn):
+    for tag, where in drawn_under(outline.looks, region, outline.scale, outline.drawn):
         model = outline.source.models(tag)
         if model is None or not same_task(model, segmenter):
             continue
         then = said
         if model is not segmenter:
             then = predict_image(model, rgb, compute, margin=MIRRORED, notes=notes)
-        shown.probabilities[:, where] = 0  # also of classes that it did not have
-        shown.probabilities[: len(then.probabilities), where] = then.probabilities[:, where]
+        told.probabilities[:, where] = 0  # also of classes that it did not have
+        told.probabilities[: len(then.probabilities), where] = then.probabilities[:, where]
         if core is not None and then.core is not None:
             core[where] = then.core[where]
-        seen |= where
-    return shown, seen
+        earlier |= where
+    return told, earlier
 
 
 def nothing_corrected(which: str | None) -> UserError:

@@ -2,10 +2,10 @@
 
 A network that is fine-tuned from a few strokes knows little of what lies beside them, and neither does the
 model in use, which is as young. The light classifier on the features that training starts with knows more,
-because its weights are kept small. Its answer is mixed with what the model says there (`seen`) and counts as
+because its weights are kept small. Its answer is mixed with what a model says there (`earlier`) and counts as
 that does: a little, where nothing was drawn, by how sure it is. What was drawn lies where a model was wrong
-and is one-sided, the more so the more there is; so the first gear counts less then, and less still where it
-is known what the person saw (``docs/benchmarks/circle.md``).
+and is one-sided, the more so the more there is; so the first gear counts less then, and less still where an
+earlier model teaches (``docs/benchmarks/circle.md``).
 
 It knows, too, when strokes contradict one another, as those at the errors of ever better models do in the
 end: then it does not foresee strokes that it has not learned from. What they teach anew from the start is
@@ -46,7 +46,7 @@ CELLS = 10
 def trust(pixels: int, *, fresh: bool) -> float:
     """Share of the first gear in what is taught where nothing was drawn; the rest is the model's.
 
-    Its square where the model is the one that the person saw.
+    Its square where that is an earlier model (see `earlier`).
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def taught(
         # Of a class of which it has seen nothing, only the model in use can say that it is there.
         heard = fresh | np.isin(place.labels, present)
         here = np.full(heard.shape, share)
-        if place.seen is not None:
-            here[place.seen] = share**2
+        if place.earlier is not None:
+            here[place.earlier] = share**2
         places[number] = _mixed(place, said, np.where(heard, here, np.float32(0)))
     return replace(cut, places=places), False
 

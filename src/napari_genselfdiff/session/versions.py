@@ -106,17 +106,37 @@ class Versions:
             self._segmenters[name] = load_segmenter(self.path(name))
         return self._segmenters[name]
 
-    def of_tag(self, tag: str) -> Segmenter | None:
-        """The network that a journal names as the model in use; None where it is there no more."""
+    def heir(self, tag: str, current: str | None) -> Segmenter | None:
+        """The first network that was trained on what was drawn while another one was in use.
+
+        Parameters
+        ----------
+        tag : str
+            What a journal says of the model that was in use, see `audit.model_tag`.
+        current : str or None
+            The version that is in use now: only what led to it is asked.
+
+        Returns
+        -------
+        Segmenter or None
+            The model of the tag itself where nothing of now came of it; None where that is gone, too.
+        """
         from napari_genselfdiff.annotations.audit import split_tag
         from napari_genselfdiff.segmentation.network import load_segmenter
 
         name, digest = split_tag(tag)
+        found, heir = current, None
+        seen = set[str | None]()
+        while found is not None and found != name and found in self and found not in seen:
+            seen.add(found)
+            heir = found if self[found].kind == "round" and found not in self.damaged else heir
+            found = self[found].parent
+        chosen, digest = (heir, "") if found == name and heir is not None else (name, digest)
         try:
-            if name not in self or name in self.damaged or not sha256_of(self.path(name)).startswith(digest):
+            if chosen in self.damaged or not sha256_of(self.path(chosen)).startswith(digest):
                 return None
             # Not kept in memory: of many versions, each is asked about a few places.
-            return self._segmenters.get(name) or load_segmenter(self.path(name))
+            return self._segmenters.get(chosen) or load_segmenter(self.path(chosen))
         except (UserError, OSError):
             return None
 

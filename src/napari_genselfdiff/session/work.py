@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,8 @@ from napari_genselfdiff.session.resuming import going_on
 
 if TYPE_CHECKING:
     from napari_genselfdiff.finetuning.corrections import Source
+    from napari_genselfdiff.finetuning.earlier import Models
     from napari_genselfdiff.finetuning.rounds import RoundResult
-    from napari_genselfdiff.finetuning.seen import Models
     from napari_genselfdiff.session.session import Session
     from napari_genselfdiff.session.slide import SessionSlide
 
@@ -100,7 +100,8 @@ def fine_tune_model(
                 "press Correct here and paint what the model got wrong",
             )
         # Places that follow one another were mostly drawn with the same few models in use.
-        sources, left_out = _sources(corrected, lru_cache(maxsize=16)(session.versions.of_tag))
+        heirs = lru_cache(maxsize=16)(partial(session.versions.heir, current=parent))
+        sources, left_out = _sources(corrected, heirs)
         begin, grown = session.other_start(), session.grown
         insisted = [
             Doubt(slide.fingerprint, Region(*box)) for slide in corrected for box in slide.state.insisted

@@ -1,9 +1,9 @@
-"""What a person saw who drew: beside the strokes, the model of then is the better teacher.
+"""Beside what was drawn an earlier model teaches: the first one that learned from it.
 
-Strokes lie where a model was wrong. Beside them stands what it had right, and that the person left as it was;
-without it, errors are all that there is to learn from, and what is learned from errors alone is nearly the
-reverse of the tissue (measured in ``docs/benchmarks/circle.md``). Models that come later learned from those
-strokes and may have lost what was right then, so it is the model that was in use that is asked again.
+Strokes lie where a model was wrong. What it had right beside them, the person saw and left as it was; without
+that, errors are all that there is to learn from, and what is learned from errors alone is nearly the reverse
+of the tissue (measured in ``docs/benchmarks/circle.md``). The model that came of the strokes knows what was
+right and what was put right. Later ones began again with ever more errors, and may have lost it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from napari_genselfdiff.segmentation.network import Segmenter
 Look = tuple[Region, str]
 """Where something was changed, and the tag of the model that was in use."""
 Models = Callable[[str], Segmenter | None]
-"""The model of a tag; None where it is there no more."""
+"""The model that came of what was drawn while the one of a tag was in use; None where it is gone."""
 
 
 def no_models(_tag: str) -> None:
-    """No model of then is there."""
+    """No earlier model is there."""
     return
 
 
-def shown_at(
+def drawn_under(
     looks: Sequence[Look], region: Region, scale: float, drawn: NDArray[np.bool_]
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Divide a place by the models that were in use when the nearest pixel was drawn.
+    """Divide a place by the model that was in use when the nearest pixel was drawn.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def shown_at(
     Yields
     ------
     tag : str
-        None of those is empty: where there was no model, nothing was seen.
+        Never empty: where there was no model, nothing was right.
     where : ndarray of bool, shape (region.height, region.width)
     """
     tags = [""]

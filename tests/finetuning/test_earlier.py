@@ -1,4 +1,4 @@
-"""Beside what was drawn, the model that was in use then teaches, and not the one of now."""
+"""Beside what was drawn an earlier model teaches, and not the one in use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.finetuning import corrections
 from napari_genselfdiff.finetuning.corrections import Place, Source, outline_corrections, read_place
-from napari_genselfdiff.finetuning.seen import Models, no_models, shown_at
+from napari_genselfdiff.finetuning.earlier import Models, drawn_under, no_models
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
@@ -72,7 +72,7 @@ def test_each_pixel_belongs_to_the_model_of_the_nearest_stroke(drawing: Annotati
     drawn = np.zeros((120, 100), bool)
     for y, x in ((20, 20), (20, 80), (100, 50)):
         drawn[y - 10 : y - 6, x - 10 : x - 6] = True
-    parts = dict(shown_at(drawing.looks(), region, 2.0, drawn))
+    parts = dict(drawn_under(drawing.looks(), region, 2.0, drawn))
     assert set(parts) == {"first", "second"}
     assert parts["first"][20, :40].all()
     assert not parts["first"][20, 44:].any()
@@ -80,13 +80,13 @@ def test_each_pixel_belongs_to_the_model_of_the_nearest_stroke(drawing: Annotati
     assert not (parts["first"] | parts["second"])[90:].any(), "there was no model at the third stroke"
 
 
-def test_who_looks_again_has_seen_the_later_model(drawing: Annotations, tmp_path: Path) -> None:
+def test_what_is_drawn_anew_belongs_to_the_later_model(drawing: Annotations, tmp_path: Path) -> None:
     draw(drawing, 40, 40, "first")
     draw(drawing, 40, 40, "second", 1)
     drawn = np.zeros((50, 50), bool)
     drawn[20:24, 20:24] = True
     region = Region(0, 0, 50, 50)
-    assert [tag for tag, _ in shown_at(drawing.looks(), region, 2.0, drawn)] == ["second"]
+    assert [tag for tag, _ in drawn_under(drawing.looks(), region, 2.0, drawn)] == ["second"]
     drawing.undo()
     looks = drawing.looks()
     assert [tag for _, tag in looks] == ["first", "second", "second"]
@@ -95,12 +95,12 @@ def test_who_looks_again_has_seen_the_later_model(drawing: Annotations, tmp_path
         assert again.looks() == looks
 
 
-def test_beside_a_stroke_the_model_that_was_in_use_teaches(drawing: Annotations) -> None:
+def test_beside_a_stroke_the_model_that_came_of_it_teaches(drawing: Annotations) -> None:
     draw(drawing, 40, 40, "then")
     draw(drawing, 40, 200, "now")
     place = only_place(drawing, {"then": THEN, "now": NOW}.get)
-    assert place.seen is not None
-    assert place.seen.all()
+    assert place.earlier is not None
+    assert place.earlier.all()
     left = np.zeros_like(place.drawn)
     left[:, : (124 // 2) - place.origin[1]] = True
     free = place.free
@@ -122,11 +122,11 @@ def test_beside_a_stroke_the_model_that_was_in_use_teaches(drawing: Annotations)
     ],
     ids=["deleted", "another resolution", "no objects"],
 )
-def test_where_that_model_is_gone_or_was_of_another_kind_the_one_in_use_teaches(
+def test_where_that_model_is_gone_or_of_another_kind_the_one_in_use_teaches(
     drawing: Annotations, models: Models
 ) -> None:
     draw(drawing, 40, 40, "then")
     place = only_place(drawing, models)
-    assert place.seen is not None
-    assert not place.seen.any()
+    assert place.earlier is not None
+    assert not place.earlier.any()
     assert (place.labels[place.free] == 2).all()
