@@ -34,7 +34,7 @@ from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import CancelToken, Clock, Finished
 from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
 from napari_genselfdiff.finetuning.doubt import believed
-from napari_genselfdiff.finetuning.earlier import Models, no_models
+from napari_genselfdiff.finetuning.earlier import Looks, Models, no_models
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.holdout import CELL
 from napari_genselfdiff.finetuning.loop import FineTuneResult, FineTuneSettings, fine_tune
@@ -100,7 +100,7 @@ def outline(
     y, x = max(0, row - CONTEXT), max(0, column - CONTEXT)
     part = codes[y : row + WINDOW * CELL + CONTEXT, x : column + WINDOW * CELL + CONTEXT]
     source = Source(slide_from_arrays(rgb, name=stem, mpp=0.5), cast("Annotations", None), stem, models)
-    looks = [(Region(int(row), int(column), WINDOW * CELL, WINDOW * CELL), tag)]
+    looks = Looks([(Region(int(row), int(column), WINDOW * CELL, WINDOW * CELL), tag)])
     return Outline(source, (int(y), int(x)), 1.0, part, looks=looks)
 
 

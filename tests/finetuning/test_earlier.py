@@ -15,7 +15,7 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.finetuning import corrections
 from napari_genselfdiff.finetuning.corrections import Place, Source, outline_corrections, read_place
-from napari_genselfdiff.finetuning.earlier import Models, drawn_under, no_models
+from napari_genselfdiff.finetuning.earlier import Looks, Models, no_models
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.segmentation.prediction import Prediction
@@ -31,7 +31,7 @@ def model(spec: SegmenterSpec = SPEC) -> Segmenter:
     return build_segmenter(spec, start=None)
 
 
-NOW, THEN = model(), model(replace(SPEC, classes=("background", "a")))
+NOW, THEN = model(), model(replace(SPEC, classes=("background", "a", "renamed since")))
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_each_pixel_belongs_to_the_model_of_the_nearest_stroke(drawing: Annotati
     drawn = np.zeros((120, 100), bool)
     for y, x in ((20, 20), (20, 80), (100, 50)):
         drawn[y - 10 : y - 6, x - 10 : x - 6] = True
-    parts = dict(drawn_under(drawing.looks(), region, 2.0, drawn))
+    parts = dict(Looks(drawing.looks()).under(region, 2.0, drawn))
     assert set(parts) == {"first", "second"}
     assert parts["first"][20, :40].all()
     assert not parts["first"][20, 44:].any()
@@ -86,7 +86,7 @@ def test_what_is_drawn_anew_belongs_to_the_later_model(drawing: Annotations, tmp
     drawn = np.zeros((50, 50), bool)
     drawn[20:24, 20:24] = True
     region = Region(0, 0, 50, 50)
-    assert [tag for tag, _ in drawn_under(drawing.looks(), region, 2.0, drawn)] == ["second"]
+    assert [tag for tag, _ in Looks(drawing.looks()).under(region, 2.0, drawn)] == ["second"]
     drawing.undo()
     looks = drawing.looks()
     assert [tag for _, tag in looks] == ["first", "second", "second"]
@@ -119,8 +119,9 @@ def test_beside_a_stroke_the_model_that_came_of_it_teaches(drawing: Annotations)
         no_models,
         {"then": model(replace(SPEC, mpp=1.0))}.get,
         {"then": model(replace(SPEC, instances=False))}.get,
+        {"then": model(replace(SPEC, classes=SPEC.classes[:2]))}.get,
     ],
-    ids=["deleted", "another resolution", "no objects"],
+    ids=["gone", "another resolution", "no objects", "a class was added since"],
 )
 def test_where_that_model_is_gone_or_of_another_kind_the_one_in_use_teaches(
     drawing: Annotations, models: Models

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from napari_genselfdiff.annotations import classes_of, is_joined
 from napari_genselfdiff.annotations.pyramid import rescaled
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.finetuning.earlier import Look, Models, drawn_under, no_models, same_task
+from napari_genselfdiff.finetuning.earlier import Looks, Models, no_models, same_task
 from napari_genselfdiff.finetuning.examples import Example
 from napari_genselfdiff.finetuning.feature_tiles import Source as Scaled
 from napari_genselfdiff.finetuning.holdout import CELL, held_out_mask
@@ -47,6 +46,7 @@ forget. What was drawn weighs more, see `sampling.balanced`."""
 AGREED_WEIGHT = 1.0
 """Weight of what a person accepted, or drew as the model had said."""
 ATTEMPTS = 5
+NO_LOOKS = Looks()
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Outline:
         Pixel codes.
     elsewhere : ndarray of bool, shape (height, width), or None
         Whose codes are those of another place, if there are any.
-    looks : list of (Region, str)
+    looks : Looks
         Where the slide's journal says that something was drawn, and with which model in use.
     """
 
@@ -93,7 +93,7 @@ class Outline:
     scale: float
     codes: NDArray[np.uint8]
     elsewhere: NDArray[np.bool_] | None = None
-    looks: Sequence[Look] = ()
+    looks: Looks = NO_LOOKS
 
     @property
     def drawn(self) -> NDArray[np.bool_]:
@@ -182,7 +182,7 @@ def outline_corrections(source: Source, segmenter: Segmenter) -> tuple[list[Outl
     for _ in range(ATTEMPTS):
         position = annotations.position
         boxes = _bounded(annotations, annotations.supervised_boxes(), scale)
-        looks = annotations.looks()
+        looks = Looks(annotations.looks())
         outlines = [_outline(source, box, boxes[:number], scale, looks) for number, box in enumerate(boxes)]
         if annotations.position == position:
             break  # nobody drew in the meantime
@@ -257,15 +257,14 @@ def _told_beside(
     height, width = outline.codes.shape
     earlier = np.zeros((height, width), bool)
     region = Region(*outline.origin, height, width)
-    for tag, where in drawn_under(outline.looks, region, outline.scale, outline.drawn):
+    for tag, where in outline.looks.under(region, outline.scale, outline.drawn):
         model = outline.source.models(tag)
         if model is None or not same_task(model, segmenter):
             continue
         then = said
         if model is not segmenter:
             then = predict_image(model, rgb, compute, margin=MIRRORED, notes=notes)
-        told.probabilities[:, where] = 0  # also of classes that it did not have
-        told.probabilities[: len(then.probabilities), where] = then.probabilities[:, where]
+        told.probabilities[:, where] = then.probabilities[:, where]
         if core is not None and then.core is not None:
             core[where] = then.core[where]
         earlier |= where
@@ -328,9 +327,7 @@ def _bounded(annotations: Annotations, boxes: list[Region], scale: float) -> lis
     return small + pieces
 
 
-def _outline(
-    source: Source, box: Region, before: list[Region], scale: float, looks: Sequence[Look]
-) -> Outline:
+def _outline(source: Source, box: Region, before: list[Region], scale: float, looks: Looks) -> Outline:
     """What was drawn in a box and not in one before it."""
     shape = source.slide.shape
     # On whole cells, so that a pixel's cell does not depend on the box.

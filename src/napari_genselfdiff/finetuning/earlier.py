@@ -8,7 +8,7 @@ right and what was put right. Later ones began again with ever more errors, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,8 @@ from scipy import ndimage
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter
 
-Look = tuple[Region, str]
-"""Where something was changed, and the tag of the model that was in use."""
 Models = Callable[[str], Segmenter | None]
-"""The model that came of what was drawn while the one of a tag was in use; None where it is gone."""
+"""The model that came of what was drawn while the one of a tag was in use; None where there is none now."""
 
 
 def no_models(_tag: str) -> None:
@@ -28,46 +26,64 @@ def no_models(_tag: str) -> None:
     return
 
 
-def drawn_under(
-    looks: Sequence[Look], region: Region, scale: float, drawn: NDArray[np.bool_]
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Divide a place by the model that was in use when the nearest pixel was drawn.
+class Looks:
+    """Where a slide was changed, and which model was in use; there may be a hundred thousand.
 
     Parameters
     ----------
-    looks : sequence of (Region, str)
-        In level-0 pixels, the oldest first; of two on one pixel the later one counts.
-    region : Region
-        The place, in model pixels.
-    scale : float
-        Level-0 pixels a model pixel.
-    drawn : ndarray of bool, shape (region.height, region.width)
-
-    Yields
-    ------
-    tag : str
-        Never empty: where there was no model, nothing was right.
-    where : ndarray of bool, shape (region.height, region.width)
+    changes : iterable of (Region, str)
+        In level-0 pixels, and the tag of the model; the oldest first.
     """
-    tags = [""]
-    number = np.zeros(drawn.shape, np.int32)
-    for box, tag in looks:
-        top, left = (int(np.floor(start / scale)) for start in (box.y, box.x))
-        bottom, right = (int(np.ceil(end / scale)) for end in (box.bottom, box.right))
-        part = Region(top, left, bottom - top, right - left).intersection(region)
-        if part is not None:
+
+    def __init__(self, changes: Iterable[tuple[Region, str]] = ()) -> None:
+        known = list(changes)
+        corners = [(box.y, box.x, box.bottom, box.right) for box, _ in known]
+        self._corners = np.array(corners, np.float64).reshape(-1, 4)
+        self._tags = [tag for _, tag in known]
+
+    def under(
+        self, region: Region, scale: float, drawn: NDArray[np.bool_]
+    ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Divide a place by the model that was in use when the nearest pixel was drawn.
+
+        Parameters
+        ----------
+        region : Region
+            The place, in model pixels.
+        scale : float
+            Level-0 pixels a model pixel.
+        drawn : ndarray of bool, shape (region.height, region.width)
+
+        Yields
+        ------
+        tag : str
+            Of two changes of one pixel, that of the later one. Never empty: where there was no model, nothing
+            was right.
+        where : ndarray of bool, shape (region.height, region.width)
+        """
+        first = np.array([region.y, region.x])
+        starts = np.floor(self._corners[:, :2] / scale).astype(int) - first
+        ends = np.ceil(self._corners[:, 2:] / scale).astype(int) - first
+        tags = [""]
+        number = np.zeros(drawn.shape, np.int32)
+        for index in np.flatnonzero(((ends > 0) & (starts < drawn.shape)).all(axis=1)).tolist():
+            (top, left), (bottom, right) = starts[index].clip(min=0), ends[index]
+            tag = self._tags[index]
             if tag not in tags:
                 tags.append(tag)
-            number[part.within(region)] = tags.index(tag)
-    nearest = ndimage.distance_transform_edt(~drawn, return_distances=False, return_indices=True)
-    number = number[tuple(nearest)]
-    for index in np.unique(number).tolist():
-        if index:
-            yield tags[index], number == index
+            number[top:bottom, left:right] = tags.index(tag)
+        nearest = ndimage.distance_transform_edt(~drawn, return_distances=False, return_indices=True)
+        number = number[tuple(nearest)]
+        for index in np.unique(number).tolist():
+            if index:
+                yield tags[index], number == index
 
 
 def same_task(model: Segmenter, other: Segmenter) -> bool:
-    """Whether what one model says of a pixel is an answer for the other; the latter may know more classes."""
+    """Whether what one model says of a pixel is an answer for the other, which came of it.
+
+    Classes may have been named anew meanwhile; of those that came later, the earlier model knows nothing.
+    """
     one, two = model.spec, other.spec
     same = (one.mpp, one.downsample, one.instances) == (two.mpp, two.downsample, two.instances)
-    return same and one.classes == two.classes[: len(one.classes)]
+    return same and len(one.classes) == len(two.classes)

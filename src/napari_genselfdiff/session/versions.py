@@ -114,30 +114,29 @@ class Versions:
         tag : str
             What a journal says of the model that was in use, see `audit.model_tag`.
         current : str or None
-            The version that is in use now: only what led to it is asked.
+            The version that is in use now: only those that led to it are asked, for others may be of another
+            task. Where none was trained since, it is that itself.
 
         Returns
         -------
         Segmenter or None
-            The model of the tag itself where nothing of now came of it; None where that is gone, too.
+            None where the version in use did not come of the one of the tag.
         """
         from napari_genselfdiff.annotations.audit import split_tag
         from napari_genselfdiff.segmentation.network import load_segmenter
 
-        name, digest = split_tag(tag)
-        found, heir = current, None
-        seen = set[str | None]()
-        while found is not None and found != name and found in self and found not in seen:
-            seen.add(found)
+        then, _ = split_tag(tag)
+        found, heir, passed = current, current, set[str]()
+        while found != then:
+            if found is None or found not in self or found in passed:
+                return None
+            passed.add(found)
             heir = found if self[found].kind == "round" and found not in self.damaged else heir
             found = self[found].parent
-        chosen, digest = (heir, "") if found == name and heir is not None else (name, digest)
         try:
-            if chosen in self.damaged or not sha256_of(self.path(chosen)).startswith(digest):
-                return None
             # Not kept in memory: of many versions, each is asked about a few places.
-            return self._segmenters.get(chosen) or load_segmenter(self.path(chosen))
-        except (UserError, OSError):
+            return None if heir is None else self._segmenters.get(heir) or load_segmenter(self.path(heir))
+        except UserError:
             return None
 
     def keep(self, name: str, segmenter: Segmenter) -> None:
