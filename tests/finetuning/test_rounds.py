@@ -79,22 +79,6 @@ def test_a_grown_model_begins_again_while_corrections_are_few(
     assert turn.begun
 
 
-def test_a_grown_model_goes_on_when_strokes_contradict_one_another(
-    make: Any, network: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, start = make(), build_segmenter(SPEC, start=None, seed=3)
-    further = outcome(run([source], network))
-    monkeypatch.setattr(rounds, "MANY", 10**6)
-    monkeypatch.setattr(teacher, "FORESEEN", 2.0)  # nobody agrees so far
-    went_on = outcome(run([source], network, begin=start, grown=True))
-    assert (went_on.contradictory, further.contradictory) == (True, False)
-    assert not went_on.begun
-    assert same(went_on.segmenter, further.segmenter)
-    assert went_on.verdict == further.verdict  # of the gate, which a model that begins again has not
-    # A first model has nothing to go on from.
-    assert not outcome(run([source], network, fresh=True)).contradictory
-
-
 def test_late_rounds_go_less_far() -> None:
     assert grown_share(0) == grown_share(4_000) == GROWN_SHARE
     assert grown_share(8_000) == GROWN_SHARE / 2

@@ -17,7 +17,7 @@ from napari_genselfdiff.events import CancelToken, Event, Progress
 from napari_genselfdiff.finetuning import looking, teacher
 from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.preparation import Cut
-from napari_genselfdiff.finetuning.teacher import contradictory, taught, trust
+from napari_genselfdiff.finetuning.teacher import taught, trust
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter
 
 START = build_segmenter(SPEC, start=None).eval()
@@ -39,13 +39,13 @@ def place(seed: int = 0, *, core: bool = False) -> tuple[Place, NDArray[np.uint8
 
 def result_of(cut: Cut, *, fresh: bool = True, start: Segmenter = START, cancel: Any = None) -> Cut:
     """What it makes of a cut; all that it tells on the way is progress."""
-    told: list[tuple[Cut, bool]] = []
+    told: list[Cut] = []
 
     def work() -> Iterator[Event]:
         told.append((yield from taught(cut, start, compute=CPU, fresh=fresh, cancel=cancel or CancelToken())))
 
     assert all(isinstance(event, Progress) for event in work())
-    return told[0][0]
+    return told[0]
 
 
 def test_a_model_without_a_parent_hears_what_a_few_strokes_say_of_the_rest() -> None:
@@ -157,43 +157,6 @@ def test_of_many_places_some_are_looked_at_and_always_the_same(monkeypatch: pyte
     assert sum(changed) == 2
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.sure, b.sure)
-
-
-def drawn_pixels(cells: int, *, right: float, seed: int = 0) -> tuple[Any, ...]:
-    """Features of pixels in some cells, what was drawn there (a share of cells rightly), and the cell."""
-    rng = np.random.default_rng(seed)
-    groups = np.repeat(np.arange(cells), 40)
-    truth = rng.integers(0, 2, len(groups))
-    features = rng.normal(0, 1, (len(groups), 8)) + (2 * truth[:, None] - 1)
-    wrong = groups >= right * cells
-    return torch.from_numpy(features.astype(np.float32)), (truth ^ wrong).astype(np.int16), groups
-
-
-def test_strokes_contradict_one_another_when_nobody_foresees_them() -> None:
-    assert not contradictory(*drawn_pixels(20, right=1.0))
-    assert not contradictory(*drawn_pixels(20, right=0.9))
-    assert contradictory(*drawn_pixels(20, right=0.5))
-    few = contradictory(*drawn_pixels(teacher.CELLS - 1, right=0.5))
-    assert not few  # nobody can tell
-
-
-def test_a_teacher_says_that_strokes_contradict_one_another() -> None:
-    places = [place(seed)[0] for seed in range(4)]
-    turned = [replace(one, labels=(1 - one.labels).astype(np.uint8)) for one in places[:2]]
-
-    def verdict(some: list[Place]) -> bool:
-        cut = Cut(some, {})
-        work = taught(cut, START, compute=CPU, fresh=False, cancel=CancelToken())
-        while True:
-            try:
-                next(work)
-            except StopIteration as ended:
-                told, contradictory = ended.value
-                assert (told is cut) == contradictory  # then the first gear has nothing to teach
-                return bool(contradictory)
-
-    assert not verdict(places)
-    assert verdict([*turned, *places[2:]])
 
 
 def test_where_an_earlier_model_teaches_the_first_gear_counts_less() -> None:

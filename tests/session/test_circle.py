@@ -16,7 +16,6 @@ from tests.session.conftest import CPU, correct, last
 from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Finished, LossPoint, Progress
-from napari_genselfdiff.finetuning import teacher
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.recipe import Amount, recipe_for
 from napari_genselfdiff.finetuning.rounds import train_round
@@ -72,26 +71,6 @@ def test_a_young_task_begins_again_at_the_pretext_and_is_not_frozen(
     assert session.grown
     session.use_model("tiny")
     assert not session.grown
-
-
-def test_a_young_task_whose_strokes_contradict_one_another_goes_on_and_is_judged(
-    session: Session, pretext: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session.start_task(Task.named(["dark"], mpp=0.5))
-    for y in range(0, 300, 100):
-        for x in range(0, 400, 80):
-            correct(session, Region(y, x, 20, 20))
-    session.adopt(last(session.fine_tune(seconds=None, steps=60)).result)
-    assert session.grown
-    agreeing = last(session.fine_tune(seconds=None, steps=2)).result
-    assert "contradict one another" not in agreeing.message
-    monkeypatch.setattr(teacher, "FORESEEN", 2.0)  # nobody agrees so far
-    second = last(session.fine_tune(seconds=None, steps=1)).result
-    assert not second.accepted  # by one step a model is not surely better
-    assert second.message.endswith("mark views that are right, too (A).")
-    assert "contradict" not in second.version.answer
-    rate = second.version.settings["settings"]["learning_rate"]
-    assert rate < agreeing.version.settings["settings"]["learning_rate"]
 
 
 def test_a_model_learns_a_further_class(session: Session, tissue: Pixels) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.session.conftest import SETTINGS, TINY, correct, last
 
+from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.events import CancelToken, Finished, Progress
-from napari_genselfdiff.finetuning import rounds, teacher
+from napari_genselfdiff.finetuning import rounds
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.weights import save_weights
 from napari_genselfdiff.session import Session, Task
@@ -81,12 +83,13 @@ def test_an_adapted_pretext_gets_its_turn_and_is_recorded_only_then(
             correct(session, Region(y, x, 20, 20))
     session.adopt(last(session.fine_tune(seconds=None, steps=60)).result)
     use_other_pretext(session)
-    with monkeypatch.context() as patch:
-        patch.setattr(teacher, "FORESEEN", 2.0)  # strokes contradict one another: it goes on
-        contradicted = last(session.fine_tune(seconds=None, steps=1)).result
-    assert "pretext" not in contradicted.version.settings
-    session.adopt(replace(contradicted, accepted=False))
+    everywhere = np.ones((300, 400), np.uint8)
+    session.annotations.stroke(0, 0, 0, encode(everywhere), everywhere > 0)  # of one class alone: it goes on
+    went_on = last(session.fine_tune(seconds=None, steps=1)).result
+    assert "pretext" not in went_on.version.settings
+    session.adopt(replace(went_on, accepted=False))
     assert session.newly_adapted
+    session.annotations.undo()
     monkeypatch.setattr(rounds, "MANY", 1)
     turn = last(session.fine_tune(seconds=None, steps=1)).result
     assert turn.version.settings["pretext"] == "pretext-1.safetensors"

@@ -63,8 +63,6 @@ class RoundResult:
         Position in each source's journal that its examples belong to.
     doubts : list of Doubt
         Places that were left out, as everything else contradicts them.
-    contradictory : bool
-        Whether strokes contradict one another, so that a young model went on and did not begin again.
     begun : bool
         Whether training started from other weights that were given, and not from the model in use.
     """
@@ -79,7 +77,6 @@ class RoundResult:
     curve: list[tuple[int, float]] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     doubts: list[Doubt] = field(default_factory=list)
-    contradictory: bool = False
     begun: bool = False
 
 
@@ -118,7 +115,7 @@ def train_round(
     grown : bool
         The model in use was grown from ``begin`` by a part of these corrections. While they are few, a round
         starts there again: what too few strokes have taught is easier learned anew than unlearned. When they
-        are many, of one class alone, or contradict one another, training goes on from the model in use.
+        are many, or of one class alone, training goes on from the model in use.
     adapted : bool
         Nothing started from ``begin`` yet: it gets its turn when corrections are many, too.
     anchor : dict of str to Tensor, optional
@@ -169,15 +166,10 @@ def train_round(
         begin, grown = None, False
     elif grown and cut.amount.pixels >= MANY:
         begin, grown = begin if adapted else None, False
-    contradictory = False
-    if fresh or grown:
-        cut, contradictory = yield from taught(
-            cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel
-        )
-        if contradictory:
-            begin, grown = None, False
     doubts: list[Doubt] = []
-    if not (fresh or grown):
+    if fresh or grown:
+        cut = yield from taught(cut, begin or segmenter, compute=compute, fresh=fresh, cancel=cancel)
+    else:
         read = [one for one in sources if one.name in cut.names]
         scales = {one.name: segmenter.spec.scale_for(one.slide.mpp, one.slide.where) for one in read}
         cut, doubts = yield from believed(
@@ -186,10 +178,7 @@ def train_round(
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
-    for event in train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume):
-        if isinstance(event, Finished) and isinstance(event.result, RoundResult):
-            event = replace(event, result=replace(event.result, contradictory=contradictory))
-        yield event
+    yield from train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
 
 def train_cut(

@@ -6,10 +6,6 @@ because its weights are kept small. Its answer is mixed with what a model says t
 that does: a little, where nothing was drawn, by how sure it is. What was drawn lies where a model was wrong
 and is one-sided, the more so the more there is; so the first gear counts less then, and less still where an
 earlier model teaches (``docs/benchmarks/circle.md``).
-
-It knows, too, when strokes contradict one another, as those at the errors of ever better models do in the
-end: then it does not foresee strokes that it has not learned from. What they teach anew from the start is
-worse then than the model in use.
 """
 
 from __future__ import annotations
@@ -26,9 +22,8 @@ from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.frozen import Levels
 from napari_genselfdiff.events import CancelToken, Event
 from napari_genselfdiff.finetuning.corrections import Place
-from napari_genselfdiff.finetuning.holdout import CELL
 from napari_genselfdiff.finetuning.looking import looked_at
-from napari_genselfdiff.finetuning.pixels import agreement, balanced_choice, cross_fitted, fit_classes
+from napari_genselfdiff.finetuning.pixels import balanced_choice, fit_classes
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.segmentation.network import Segmenter
 
@@ -36,11 +31,6 @@ MOST_PIXELS = 1_000_000
 """Model pixels that it looks at, which takes a few seconds; of more, some places are left as they are."""
 TRUST = 2_000
 """Pixels: when so many were drawn, it counts as much as the model in use."""
-FORESEEN = 0.25
-"""Agreement of the first gear with strokes that it has not learned from (see `agreement`), below which they
-contradict one another."""
-CELLS = 10
-"""Cells with strokes without which nobody can tell."""
 
 
 def trust(pixels: int, *, fresh: bool) -> float:
@@ -60,7 +50,7 @@ def trust(pixels: int, *, fresh: bool) -> float:
 
 def taught(
     cut: Cut, start: Segmenter, *, compute: Compute, fresh: bool, cancel: CancelToken
-) -> Generator[Event, None, tuple[Cut, bool]]:
+) -> Generator[Event, None, Cut]:
     """Let the first gear say, too, what nobody drew.
 
     Parameters
@@ -80,28 +70,24 @@ def taught(
 
     Returns
     -------
-    cut : Cut
+    Cut
         As it was where the first gear has nothing to say: where fewer than two classes were drawn, memory is
-        short, the network has to see whole tiles, or what was drawn contradicts itself.
-    contradictory : bool
-        Whether what was drawn contradicts itself; not asked without a model in use to go on from.
+        short, or the network has to see whole tiles.
     """
     seen, trained = _some(cut.places), cut.trained
     drawn = {number: np.nonzero(trained[number]) for number in seen}
     labels = [cut.places[number].labels[drawn[number]].astype(np.int16) for number in seen]
     classes = np.concatenate([np.zeros(0, np.int16), *labels])
     if not start.spec.config.tile_independent or len(np.unique(classes)) < 2:
-        return cut, False
+        return cut
     parts = [cut.places[number].rgb for number in seen]
     found = yield from looked_at(
         parts, start, _kept, "looking around your corrections", compute=compute, cancel=cancel
     )
     if found is None:
-        return cut, False
+        return cut
     levels = dict(zip(seen, found, strict=True))
-    features, numbers, cells = _described(levels, drawn, labels)
-    if not fresh and contradictory(features, numbers, cells):
-        return cut, True
+    features, numbers = _described(levels, drawn, labels)
     classifier, present = fit_classes(features, numbers, np.ones(len(numbers), np.float32))
     share = np.float32(trust(sum(int(mask.sum()) for mask in trained), fresh=fresh))
     places = list(cut.places)
@@ -117,40 +103,23 @@ def taught(
         if place.earlier is not None:
             here[place.earlier] = share**2
         places[number] = _mixed(place, said, np.where(heard, here, np.float32(0)))
-    return replace(cut, places=places), False
+    return replace(cut, places=places)
 
 
 def _described(
     levels: dict[int, Levels], drawn: dict[int, tuple[NDArray[np.intp], ...]], labels: list[NDArray[np.int16]]
-) -> tuple[Tensor, NDArray[np.int16], NDArray[np.intp]]:
-    """Features, classes and cells of some of the drawn pixels of places, as many of each class."""
+) -> tuple[Tensor, NDArray[np.int16]]:
+    """Features and classes of some of the drawn pixels of places, as many of each class."""
     classes, first = np.concatenate(labels), 0
     chosen = balanced_choice(classes)
-    features, known, cells = list[Tensor](), list[NDArray[np.int16]](), list[NDArray[np.intp]]()
+    features, known = list[Tensor](), list[NDArray[np.int16]]()
     for number, part in zip(levels, labels, strict=True):
         mine = chosen[(chosen >= first) & (chosen < first + len(part))]
         at = np.stack([axis[mine - first] for axis in drawn[number]])
         features.append(levels[number].at(*torch.from_numpy(at)))
         known.append(classes[mine])
-        cells.append(np.vstack([np.full(len(mine), number), at // CELL]))
         first += len(part)
-    numbered = np.unique(np.hstack(cells), axis=1, return_inverse=True)[1].ravel()
-    return torch.cat(features), np.concatenate(known), numbered
-
-
-def contradictory(features: Tensor, classes: NDArray[np.int16], cells: NDArray[np.intp]) -> bool:
-    """Whether classifiers do not foresee what they have not learned from.
-
-    Parameters
-    ----------
-    features : Tensor of float32, shape (n, features)
-        Of drawn pixels.
-    classes, cells : ndarray of int, shape (n,)
-        What was drawn, and the cell, 0 to m - 1, in which it lies.
-    """
-    said = cross_fitted(features, classes, cells)
-    told = said >= 0
-    return len(np.unique(cells[told])) >= CELLS and agreement(said[told], classes[told]) < FORESEEN
+    return torch.cat(features), np.concatenate(known)
 
 
 def _some(places: list[Place]) -> list[int]:

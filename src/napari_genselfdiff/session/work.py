@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished-"
 """Begins the name of the file of a fine-tune that was stopped; then comes the model that it began with."""
-CONTRADICTORY = (
-    "Your strokes contradict one another, as strokes do that are only where the model is wrong: "
-    "mark views that are right, too (A)."
-)
 
 
 def segment_slide(
@@ -198,8 +194,6 @@ def _as_version(
     )
     session.versions.keep(name, result.segmenter.eval())
     more = [*left_out, *_doubted(session, result.doubts)]
-    if result.contradictory and not verdict.accepted:
-        more.append(CONTRADICTORY)
     message = ". ".join([verdict.message, " ".join(more)]) if more else verdict.message
     return Finished(Round(version, verdict.accepted, message, tuple(result.doubts)), message)
 
