@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_genselfdiff.annotations import classes_of, encode, is_accepted
+from napari_genselfdiff.annotations import classes_of, encode
 from napari_genselfdiff.errors import OutOfMemoryError
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.corrections import WINDOW_NAME
 from napari_genselfdiff.widgets.demo import settle
 from napari_genselfdiff.widgets.overlay import OVERLAY_NAME
 from napari_genselfdiff.widgets.tissue import OUTLINE_NAME
-from napari_genselfdiff.widgets.view import show_region
 
 pytestmark = pytest.mark.gui
 
@@ -215,24 +214,6 @@ def test_number_keys_choose_the_class(ready: Any) -> None:
     assert layer.selected_label == 0
     keys["1"](layer)
     assert layer.selected_label == 1
-
-
-def test_of_a_view_that_is_segmented_in_part_the_rest_is_left_out_and_that_is_said(
-    ready: Any, wait_for: Wait
-) -> None:
-    session = ready.session
-    for _ in session.segment(Region(0, 0, 600, 300)):
-        pass
-    show_region(ready.viewer, ready.layers.image, Region(0, 0, 600, 800))
-    ready.accept_view()
-    wait_for(lambda: "left out" in ready.status.text.text())
-    whole = Region(0, 0, 600, 800)
-    accepted = is_accepted(session.annotations.read(0, whole))
-    segmented = session.predictions().read(0, whole) > 0
-    assert 0.3 < segmented.mean() < 0.7
-    glass = ~session.tissue.find().read(0, whole)
-    np.testing.assert_array_equal(accepted, segmented | glass)
-    assert f"{1 - accepted.mean():.0%} of this view was not segmented yet" in ready.status.text.text()
 
 
 def test_fine_tune_answers_in_plain_words_and_adds_a_version(

@@ -10,7 +10,7 @@ import pytest
 from qtpy.QtWidgets import QApplication
 from tests.widgets.user import User
 
-from napari_genselfdiff.annotations import classes_of
+from napari_genselfdiff.annotations import classes_of, is_accepted
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.exchange.labels import read_labels
 from napari_genselfdiff.geometry import Region
@@ -349,6 +349,25 @@ def test_this_view_is_right_right_after_a_move_takes_all_of_the_view(large: Any,
     assert "not in view" in large.status.text.text()
     large.layers.finish_edits()
     assert large.session.annotations.position == records
+
+
+def test_of_a_view_that_is_segmented_in_part_the_rest_is_left_out_and_that_is_said(
+    dock: Any, tissue: np.ndarray[Any, Any]
+) -> None:
+    image = dock.viewer.add_image(tissue, rgb=True, name="tissue", scale=(0.5, 0.5), units=("um", "um"))
+    session = dock.session
+    for _ in session.segment(Region(0, 0, 600, 300)):
+        pass
+    show_region(dock.viewer, image, Region(0, 0, 600, 800))
+    dock.accept_view()
+    wait_for(lambda: "left out" in dock.status.text.text())
+    whole = Region(0, 0, 600, 800)
+    accepted = is_accepted(session.annotations.read(0, whole))
+    segmented = session.predictions().read(0, whole) > 0
+    assert 0.3 < segmented.mean() < 0.7
+    glass = ~session.tissue.find().read(0, whole)
+    np.testing.assert_array_equal(accepted, segmented | glass)
+    assert f"{1 - accepted.mean():.0%} of this view was not segmented yet" in dock.status.text.text()
 
 
 def test_the_window_stays_where_the_slide_has_left_the_view(large: Any, user: User) -> None:
