@@ -57,6 +57,8 @@ class GroupedTask:
             if self._stopping.wait(self._delay):
                 return
             self._requested.clear()
+            if self._stopping.is_set():  # its own request may just have been cleared
+                return
             try:
                 self._task()
             except UserError as error:
