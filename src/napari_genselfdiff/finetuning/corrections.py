@@ -129,7 +129,7 @@ class Place:
     elsewhere : ndarray of bool, shape (height, width), or None
         Where a person drew what counts in another place, if anywhere: here it is neither learned nor asked.
     earlier : ndarray of bool, shape (height, width), or None
-        Where it is not just the model in use that says ``labels``, if anywhere.
+        Where it is known which model came of what was drawn nearby, if anywhere.
     """
 
     slide: str
@@ -227,13 +227,12 @@ def read_place(
         )
     said = None if fresh else predict_image(segmenter, rgb, compute, margin=MIRRORED, notes=notes)
     guess = np.zeros(codes.shape, np.uint8) if said is None else said.labels
-    sure, earlier, told = np.zeros(codes.shape, np.float32), np.zeros(codes.shape, bool), said
+    sure, earlier, told, beside = np.zeros(codes.shape, np.float32), None, None, guess
     if said is not None:
         told, earlier = _told_beside(outline, rgb, said, segmenter, compute, notes)
         sure[~said_by_hand] = (told.confidence[~said_by_hand] / np.float32(127.5) - 1).clip(min=0)
-    labels = np.where(said_by_hand, classes_of(codes), guess if told is None else told.labels).astype(
-        np.uint8
-    )
+        beside = told.labels
+    labels = np.where(said_by_hand, classes_of(codes), beside).astype(np.uint8)
     known = said_by_hand if said is None else np.ones(codes.shape, bool)
     joined = is_joined(codes)
     core = _core(labels, joined, known, told, segmenter) if segmenter.spec.instances else None

@@ -219,10 +219,7 @@ class SessionSlide:
             return np.zeros((0, 0), np.uint8)
         drawn = self.annotations.read(layer, region)
         predicted = self._predicted(layer, region, version, spec)
-        if predicted is None:
-            classes = np.zeros(drawn.shape, np.uint8)
-        else:
-            classes = np.where(predicted > 0, predicted - 1, 0).astype(np.uint8)
+        classes = np.where(predicted > 0, predicted - 1, 0)
         return np.where(drawn > 0, classes_of(drawn), classes).astype(np.uint8)
 
     def accept(
@@ -262,20 +259,21 @@ class SessionSlide:
         """
         from napari_genselfdiff.annotations import encode
 
+        # Asked first: of tiles that come just now, `labels` says what was not seen.
+        silent = self._predicted(layer, box, version, spec) == 0
         left_out = self.labels(layer, box, version, spec) != seen
-        predicted = self._predicted(layer, box, version, spec)
-        if predicted is not None and predicted.any() and not predicted.all():
-            silent = (predicted == 0) & (self.annotations.read(layer, box) == 0)
-            left_out |= silent & self.tissue.find().read(layer, box)
+        if silent.any() and not silent.all():
+            undrawn = self.annotations.read(layer, box) == 0
+            left_out |= silent & undrawn & self.tissue.find().read(layer, box)
         self.annotations.accept(layer, box, encode(np.where(left_out, -1, seen.astype(np.int16))))
         return float(left_out.mean())
 
     def _predicted(
         self, layer: int, region: Region, version: str | None, spec: SegmenterSpec | None
-    ) -> NDArray[np.uint8] | None:
-        """What a version said, as its store keeps it (0 is nothing); None where it can say nothing here."""
+    ) -> NDArray[np.uint8]:
+        """What a version said, as its store keeps it: 0 is nothing, which is all without a scale."""
         if version is None or spec is None or (self.slide.mpp is None and spec.mpp is not None):
-            return None
+            return np.zeros((region.height, region.width), np.uint8)
         return self.predictions(version, spec).read(layer, region)
 
     def forget_predictions(self, version: str) -> None:
