@@ -59,6 +59,7 @@ from interactive_project import (
 )
 from label_efficiency import Task, tasks
 from napari_genselfdiff.compute import choose_compute
+from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.files import write_text
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.library import resolve
@@ -115,7 +116,7 @@ def learner(method: str, task: Task, pretext: str, plan: Plan, seed: int) -> Lea
         return Woods(seed=seed)
     compute = choose_compute("cpu", threads=plan.threads)
     if kind == "instant":
-        return Instant(pretext, compute=compute)
+        return Instant(load_pretext(pretext)[0], compute=compute)
     return Network(
         pretext,
         scratch=kind.startswith("scratch"),

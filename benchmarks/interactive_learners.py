@@ -16,6 +16,7 @@ from forest import Forest, features
 from interactive_project import Page
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.pretraining import load_pretext
+from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.events import Finished
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.examples import Example
@@ -29,6 +30,8 @@ from napari_genselfdiff.slides import Slide, slide_from_arrays
 
 Pixels = NDArray[np.uint8]
 CLASSES = ("background", "foreground")
+MEMORY = 2**31
+"""Bytes for the features of all images, so that each is looked at once."""
 NO_LIMIT = 1e6
 """Seconds: rounds end after steps, because other work may share the cores."""
 
@@ -115,10 +118,18 @@ class Network:
 
 
 class Instant:
-    """The first gear: a light classifier on the pretext's frozen features."""
+    """The first gear: a light classifier on frozen features.
 
-    def __init__(self, pretext: str, *, compute: Compute) -> None:
-        self.task = InstantTask(load_pretext(pretext)[0], compute=compute, classes=CLASSES)
+    Parameters
+    ----------
+    network : Segmenter or UNet
+    compute : Compute
+    fresh : bool
+        Whether the network knows nothing of the task.
+    """
+
+    def __init__(self, network: Segmenter | UNet, *, compute: Compute, fresh: bool = True) -> None:
+        self.task = InstantTask(network, compute=compute, classes=CLASSES, fresh=fresh, max_bytes=MEMORY)
         self._slides: dict[bytes, Slide] = {}
 
     def learn(self, pages: Sequence[Page]) -> dict[str, Any]:

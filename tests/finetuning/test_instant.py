@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
 
 from napari_genselfdiff.annotations import Annotations, classes_of, encode, is_accepted
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.diffusion.config import COMPACT, PAPER, UNetConfig
+from napari_genselfdiff.diffusion.patches import to_unit_range
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Finished
 from napari_genselfdiff.finetuning import instant, pixels, strokes
 from napari_genselfdiff.finetuning.feature_tiles import TILE
 from napari_genselfdiff.finetuning.instant import UNKNOWN, Answer, InstantTask, accept_answer
+from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
+from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
 from napari_genselfdiff.slides import Slide, slide_from_arrays
 
 CPU = Compute("cpu", None, 1)
@@ -59,7 +62,24 @@ def drawing(tmp_path: Path) -> Iterator[Annotations]:
 
 def task(config: UNetConfig = TINY, **options: Any) -> InstantTask:
     spec = SegmenterSpec(config, ("background", "disc", "band"), mpp=0.5)
-    return InstantTask(build_segmenter(spec, start=None), compute=CPU, **options)
+    return InstantTask(build_segmenter(spec, start=None), compute=CPU, fresh=True, **options)
+
+
+@cache
+def trained() -> Segmenter:
+    """A model that knows discs and bands."""
+    labels, spec = truth(), SegmenterSpec(TINY, ("background", "disc", "band"), mpp=0.5)
+    model = build_segmenter(spec, start=None)
+    part = np.s_[340:468, 200:456]
+    inputs = to_unit_range(np.array(COLORS, np.uint8)[labels[part]][None])
+    targets = torch.from_numpy(labels[part].astype(np.int64))[None]
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    for _ in range(60):
+        loss = cross_entropy(model(inputs)[0], targets)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
 
 
 def draw(drawing: Annotations, y: int, x: int, label: int, side: int = 5) -> Region:
@@ -100,6 +120,64 @@ def test_a_pretext_answers_too_with_classes_that_are_named(slide: Slide, drawing
     one = InstantTask(UNet(TINY), compute=CPU, classes=("background", "disc", "band"))
     strokes_of_all(drawing)
     assert (answered(one, slide, drawing).labels == truth()).mean() > 0.92
+
+
+@pytest.fixture
+def stained(slide: Slide) -> Slide:
+    """Its discs below row 480 are of a colour that the model has not seen."""
+    rgb = slide.read(0, 0, *SHAPE).copy()
+    odd = truth() == 1
+    odd[:480] = False
+    rgb[odd] = (150, 190, 120)
+    return slide_from_arrays(rgb, name="another stain", mpp=0.5)
+
+
+def right(answer: Answer) -> NDArray[np.float64]:
+    """Share of each class that is found."""
+    return np.array([(answer.labels == label)[truth() == label].mean() for label in range(3)])
+
+
+def test_what_the_model_in_use_has_right_stays_right(stained: Slide, drawing: Annotations) -> None:
+    """All that is painted is what the model has wrong: of that alone nothing else can be learned."""
+    for x in (210, 270, 330):
+        draw(drawing, 508, x - 7, 1)
+    view = Region(480, 0, 80, SHAPE[1])
+    one = InstantTask(trained(), compute=CPU)
+    there = view.within(WHOLE)
+    missed = truth()[there] == 1
+    before = predict_image(trained(), stained.read(0, 0, *SHAPE), CPU).probabilities.argmax(axis=0)
+    answer = answered(one, stained, drawing)
+    assert (before[there] == 1)[missed].mean() < 0.1
+    assert (answer.labels[there] == 1)[missed].mean() > 0.3
+    assert (right(answer) > 0.9).all()
+    draw(drawing, 480, 100, 0)
+    alone = answered(InstantTask(trained(), compute=CPU, fresh=True), stained, drawing)
+    assert (right(alone) < 0.5).any()
+
+
+def test_a_class_that_is_far_from_all_strokes_is_still_told(stained: Slide, drawing: Annotations) -> None:
+    one = InstantTask(trained(), compute=CPU)
+    with pytest.raises(UserError, match="paint over what the model has wrong"):
+        answered(one, stained, drawing)
+    one.touch(stained, draw(drawing, 87, 82, 1), scale=SCALE)  # the band begins below, in the next tile
+    answer = answered(one, stained, drawing)
+    assert one.learn().classes == (0, 1)
+    assert right(answer)[2] > 0.9
+    assert (answer.confidence[truth() == 2] > 128).mean() > 0.9
+
+
+def test_where_a_person_paints_the_model_says_nothing(slide: Slide, drawing: Annotations) -> None:
+    """What was learned beside a stroke and is painted over now counts as it is painted."""
+    one = InstantTask(trained(), compute=CPU)
+    draw(drawing, 87, 82, 1)
+    answered(one, slide, drawing)
+    one.tiles = InstantTask(trained(), compute=CPU).tiles  # nothing is kept
+    codes = encode(np.full((TILE, TILE), 1, np.uint8))
+    drawing.stroke(0, 0, 0, codes, codes > 0)
+    one.touch(slide, Region(0, 0, TILE, TILE), scale=SCALE)
+    assert one.look(slide, drawing, scale=SCALE) == 1
+    with pytest.raises(UserError, match="paint a second class"):
+        one.learn()
 
 
 def test_it_says_what_is_missing(slide: Slide, drawing: Annotations) -> None:

@@ -101,6 +101,7 @@ def test_it_is_off_until_it_is_started_and_gone_when_it_is_stopped(
 def test_strokes_are_answered_and_what_is_missing_is_said(
     window: Window, wait_for: Callable[..., None]
 ) -> None:
+    window.session.start_task(Task.named(["nucleus"], mpp=0.5))
     window.instant.start()
     wait_for(lambda: any("paint a little of two classes" in text for text in window.said))
     window.paint(137, 137, 1)
@@ -110,6 +111,18 @@ def test_strokes_are_answered_and_what_is_missing_is_said(
     wait_for(lambda: bool(window.answers))
     assert window.viewer.layers.selection.active is window.image
     # Discs that nobody painted, and what lies between them.
+    assert [shown(window, y, x) for y, x in ((180, 220), (260, 300), (200, 240), (240, 280))] == [1, 1, 0, 0]
+
+
+def test_where_a_model_is_in_use_the_first_stroke_is_answered(
+    window: Window, wait_for: Callable[..., None]
+) -> None:
+    window.instant.start()
+    wait_for(lambda: any("paint over what the model has wrong" in text for text in window.said))
+    assert window.instant.layer is None
+    window.paint(137, 137, 1)
+    wait_for(lambda: bool(window.answers))
+    # Discs that nobody painted, and what lies between them: nothing says so but the model.
     assert [shown(window, y, x) for y, x in ((180, 220), (260, 300), (200, 240), (240, 280))] == [1, 1, 0, 0]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_genselfdiff.compute import Compute, is_out_of_memory
 from napari_genselfdiff.diffusion.folding import folded
@@ -100,6 +101,8 @@ class FeatureTiles:
         self._block = BLOCK if unet.config.tile_independent else 1
         self._compute = compute
         self._max_bytes = max_bytes
+        self._classes = len(network.spec.classes) if isinstance(network, Segmenter) else 0
+        self._before_output = unet.level_widths[-1]
         self._tiles: OrderedDict[tuple[str, Place], Levels] = OrderedDict()
         self.nbytes = 0
 
@@ -109,6 +112,17 @@ class FeatureTiles:
         if tile is not None:
             self._tiles.move_to_end((source.key, place))
         return tile
+
+    def said(self, levels: Levels) -> Tensor:
+        """Logits of a segmenter's own classes, which are among the features of a tile.
+
+        Returns
+        -------
+        Tensor of float16, shape (classes, height, width)
+            Of no class for a pretext.
+        """
+        first = self._before_output
+        return levels.maps[-1][first : first + self._classes]
 
     def missing(self, source: Source, places: Iterable[Place]) -> set[Place]:
         """Tiles that are not kept."""

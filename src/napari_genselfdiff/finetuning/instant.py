@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.compute import Compute
+from napari_genselfdiff.diffusion.frozen import Levels
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress
@@ -30,6 +31,7 @@ from napari_genselfdiff.finetuning.feature_tiles import (
     tiles_of,
 )
 from napari_genselfdiff.finetuning.pixels import (
+    LEARNED,
     PixelClassifier,
     balanced_choice,
     fit_classes,
@@ -126,6 +128,10 @@ class InstantTask:
     compute : Compute
     classes : sequence of str, optional
         Names, the background first, 2 to 17; those of the segmenter by default.
+    fresh : bool
+        Whether the network knows nothing of the task yet, as a pretext does. Else what it says beside the
+        strokes counts, too: they lie where it is wrong, and what is learned from errors alone is nearly the
+        reverse of the tissue.
     max_bytes : int
         Of features that are kept.
 
@@ -141,6 +147,7 @@ class InstantTask:
         *,
         compute: Compute,
         classes: Sequence[str] | None = None,
+        fresh: bool = False,
         max_bytes: int = CACHE_BYTES,
     ) -> None:
         if classes is None:
@@ -154,6 +161,7 @@ class InstantTask:
                 "name fewer classes",
             )
         self.classes = tuple(classes)
+        self.fresh = fresh or not isinstance(network, Segmenter)
         self.tiles = FeatureTiles(network, compute=compute, max_bytes=max_bytes)
         self._keys: WeakKeyDictionary[Slide, str] = WeakKeyDictionary()
         self._painted: dict[str, Painted] = {}
@@ -231,7 +239,7 @@ class InstantTask:
         """
         painted = self._of(slide, annotations, scale)
         for place in sorted(painted.stale):
-            painted.update(place, self.tiles.get(painted.source, place))
+            self._update(painted, place, self.tiles.get(painted.source, place))
         self._thin()
         return len(painted.stale)
 
@@ -254,7 +262,7 @@ class InstantTask:
             if cancel.cancelled:
                 break
             for place, levels in self.tiles.computed(painted.source, Region(row, column, 1, 1)):
-                painted.update(place, levels)
+                self._update(painted, place, levels)
             done += 1
             yield Progress(done, len(places), "reading earlier strokes", clock.left(done, len(places)))
         self._thin()
@@ -266,7 +274,7 @@ class InstantTask:
         Raises
         ------
         UserError
-            If fewer than two classes were painted.
+            If nothing was painted, or one class only and no model says anything of another.
         """
         samples = [
             found
@@ -275,12 +283,17 @@ class InstantTask:
         ]
         numbers = np.concatenate([found.classes for found in samples]) if samples else np.zeros(0, np.int16)
         present = np.unique(numbers)
+        if not self.fresh and not len(present):
+            raise UserError("paint over what the model has wrong")
         if len(present) < 2:
             raise UserError(what_is_missing(present, self.classes))
-        chosen = balanced_choice(numbers)
+        said = np.concatenate([found.said for found in samples])
+        painted, beside = np.flatnonzero(~said), np.flatnonzero(said)
+        beside = np.random.default_rng(0).permutation(beside)[:LEARNED]
+        chosen = np.concatenate([painted[balanced_choice(numbers[painted])], beside])
         features = torch.cat([found.features for found in samples])[torch.from_numpy(chosen)].float()
         weight = np.concatenate([found.weight for found in samples])[chosen]
-        classifier, present = fit_classes(features, numbers[chosen], weight)
+        classifier, present = fit_classes(features, numbers[chosen], weight, said[chosen])
         return Learned(classifier, tuple(int(label) for label in present), len(chosen))
 
     def answer(self, view: View, learned: Learned) -> Answer:
@@ -316,10 +329,20 @@ class InstantTask:
         top, left = part.y - tile.y, part.x - tile.x
         seen, y, x = levels.around(top, left, top + part.height, left + part.width)
         probability, label = learned.classifier.over(seen).softmax(dim=0).max(dim=0)
+        label = torch.tensor(learned.classes)[label]
+        if not self.fresh:
+            # Of a class that is not near any stroke, only the model can say that it is there.
+            sure, own = self.tiles.said(seen).float().softmax(dim=0).max(dim=0)
+            only = torch.isin(own, torch.tensor(learned.classes), invert=True)
+            label, probability = torch.where(only, own, label), torch.where(only, sure, probability)
         inside = np.s_[top - y : top - y + part.height, left - x : left - x + part.width]
         there = part.within(answer.view.grid)
-        answer.labels[there] = np.asarray(learned.classes, np.uint8)[label.numpy()[inside]]
+        answer.labels[there] = label.numpy()[inside].astype(np.uint8)
         answer.confidence[there] = (probability.numpy()[inside] * 255).round().astype(np.uint8)
+
+    def _update(self, painted: Painted, place: Place, levels: Levels | None) -> None:
+        said = None if levels is None or self.fresh else self.tiles.said(levels)
+        painted.update(place, levels, said)
 
     def _of(self, slide: Slide, annotations: Annotations, scale: float) -> Painted:
         source = self.source(slide, scale=scale)

@@ -22,6 +22,10 @@ feature decides alone: the pixels of a few strokes are much alike, and a classif
 learns what tells these strokes apart, not these classes (``docs/benchmarks/circle.md``)."""
 HIDDEN_MANY, DECAY_MANY = 32, 1.0
 """The same for more classes, which such small weights do not tell apart."""
+HIDDEN_SAID, DECAY_SAID = 32, 3.0
+"""The same where a model teaches, too, of which there is much to be learned."""
+SAID = 2.0
+"""Weight of all that a model says, against all that was painted."""
 LEARNED = 6_000
 """Pixels that are learned from at once, as many of each class as there are."""
 FOLDS = 5
@@ -56,7 +60,9 @@ class PixelClassifier:
         return F.conv2d(hidden[None], self.second[:, :, None, None], self.second_bias)[0]
 
 
-def fit_pixels(features: Tensor, classes: Tensor, weight: Tensor, *, count: int) -> PixelClassifier:
+def fit_pixels(
+    features: Tensor, classes: Tensor, weight: Tensor, *, count: int, said: bool = False
+) -> PixelClassifier:
     """Fit a classifier from scratch; the same pixels give the same classifier.
 
     Parameters
@@ -68,10 +74,13 @@ def fit_pixels(features: Tensor, classes: Tensor, weight: Tensor, *, count: int)
         How often a pixel is looked at, against the others.
     count : int
         Number of classes.
+    said : bool
+        Whether a model teaches, too.
     """
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0) + SPREAD
     inputs, width = (features - mean) / spread, features.shape[1]
-    hidden_width, decay = (HIDDEN, DECAY) if count <= FEW else (HIDDEN_MANY, DECAY_MANY)
+    few = (HIDDEN_SAID, DECAY_SAID) if said else (HIDDEN, DECAY)
+    hidden_width, decay = few if count <= FEW else (HIDDEN_MANY, DECAY_MANY)
     generator = torch.Generator().manual_seed(0)
     first = torch.randn((hidden_width, width), generator=generator) / width**0.5
     second = torch.randn((count, hidden_width), generator=generator) / hidden_width**0.5
@@ -93,7 +102,10 @@ def fit_pixels(features: Tensor, classes: Tensor, weight: Tensor, *, count: int)
 
 
 def fit_classes(
-    features: Tensor, numbers: NDArray[np.int16], weight: NDArray[np.float32]
+    features: Tensor,
+    numbers: NDArray[np.int16],
+    weight: NDArray[np.float32],
+    said: NDArray[np.bool_] | None = None,
 ) -> tuple[PixelClassifier, NDArray[np.int16]]:
     """Fit a classifier to the classes that are there; each counts the same, however many pixels it has.
 
@@ -104,6 +116,9 @@ def fit_classes(
         Class of each pixel; two at least are there.
     weight : ndarray of float32, shape (n,)
         How much a pixel counts among those of its class.
+    said : ndarray of bool, shape (n,), optional
+        Pixels that a model says the class of. Together they count `SAID` times as much as all others, and as
+        they are: a rare class is rare there.
 
     Returns
     -------
@@ -113,12 +128,18 @@ def fit_classes(
         The classes that are there.
     """
     present, classes = np.unique(numbers, return_inverse=True)
-    share = weight / np.bincount(classes, weight)[classes]
+    said = np.zeros(len(numbers), bool) if said is None else said
+    of_class = np.bincount(classes, weight * ~said)
+    share = weight / np.where(of_class > 0, of_class, 1)[classes]
+    total = float(weight[said].sum())
+    if total:
+        share[said] = weight[said] * (SAID * np.count_nonzero(of_class) / total)
     classifier = fit_pixels(
         features,
         torch.from_numpy(classes.astype(np.int64)),
         torch.from_numpy(share.astype(np.float32)),
         count=len(present),
+        said=bool(total),
     )
     return classifier, present
 

@@ -28,11 +28,13 @@ KEPT = 40_000
 """Pixels that are kept of all slides, at a kilobyte each; beyond, every tile gives up half of its own."""
 ACCEPTED_WEIGHT = 0.25
 """Of a pixel that was accepted as it stood, against one that was painted."""
+BESIDE = 500
+"""Pixels of such a tile that nobody painted, at most: what the model says of them is learned, too."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pixels that were painted or accepted.
+    """Pixels that were painted or accepted, and some beside them that a model says something of.
 
     Attributes
     ----------
@@ -40,6 +42,9 @@ class Samples:
         In the tile.
     classes : ndarray of int, shape (n,)
     weight : ndarray of float32, shape (n,)
+        Of what a model says: how sure it is, 0 at a probability of one half or less, 1 at one.
+    said : ndarray of bool, shape (n,)
+        Whether a model says the class, and nobody painted there.
     features : Tensor of float16, shape (n, features)
     """
 
@@ -47,6 +52,7 @@ class Samples:
     columns: NDArray[np.intp]
     classes: NDArray[np.int16]
     weight: NDArray[np.float32]
+    said: NDArray[np.bool_]
     features: Tensor
 
     def __len__(self) -> int:
@@ -59,6 +65,7 @@ class Samples:
             self.columns[which],
             self.classes[which],
             self.weight[which],
+            self.said[which],
             self.features[torch.from_numpy(which)],
         )
 
@@ -96,15 +103,23 @@ class Painted:
         known = (place for place in self.samples if tile_region(place).intersection(around))
         self.stale.update([*known, *self._some(region)])
 
-    def update(self, place: Place, levels: Levels | None) -> bool:
+    def update(self, place: Place, levels: Levels | None, said: Tensor | None = None) -> bool:
         """Look at a tile; False when its features are needed, because something is painted there.
 
         Until then, pixels that were taken before and are still painted are kept, with their class of now.
+
+        Parameters
+        ----------
+        place : tuple of int
+        levels : Levels or None
+            Its features, where they are kept.
+        said : Tensor, shape (classes, height, width), optional
+            Logits of a model that knows the task; what it says beside what was painted is taken, too.
         """
         codes = codes_on_grid(self.annotations, self.source, tile_region(place))
         known = self.samples.pop(place, None)
         if levels is not None:
-            taken = _taken(codes, levels, seed=place)
+            taken = _taken(codes, levels, said, seed=place)
         elif known is not None:
             taken = _revised(known, codes)
         else:
@@ -147,8 +162,8 @@ def codes_on_grid(annotations: Annotations, source: Source, part: Region) -> NDA
     return annotations.read(layer, around)[np.ix_(rows - top, columns - left)]
 
 
-def _taken(codes: NDArray[np.uint8], levels: Levels, *, seed: Place) -> Samples:
-    """Pixels of each class, the painted ones first, chosen by chance."""
+def _taken(codes: NDArray[np.uint8], levels: Levels, said: Tensor | None, *, seed: Place) -> Samples:
+    """Pixels of each class, the painted ones first, chosen by chance; and what is said beside them."""
     rng = np.random.default_rng(seed)
     classes, edited = classes_of(codes).ravel(), is_edited(codes).ravel()
     chosen = []
@@ -158,14 +173,28 @@ def _taken(codes: NDArray[np.uint8], levels: Levels, *, seed: Place) -> Samples:
         some = rng.permutation(painted)[:A_TILE]
         chosen += [some, rng.permutation(accepted)[: A_TILE - len(some)]]
     places = np.concatenate(chosen) if chosen else np.zeros(0, np.intp)
+    classes, weight = classes[places], np.where(edited[places], 1, ACCEPTED_WEIGHT).astype(np.float32)
+    count = len(places)
+    if said is not None and count:
+        everywhere = rng.permutation(codes.size)
+        beside = everywhere[codes.ravel()[everywhere] == 0][:BESIDE]
+        likely, label = said.flatten(1)[:, torch.from_numpy(beside)].float().softmax(dim=0).max(dim=0)
+        sure = 2 * likely.numpy() - 1
+        places = np.concatenate([places, beside[sure > 0]])
+        classes = np.concatenate([classes, label.numpy()[sure > 0].astype(np.int16)])
+        weight = np.concatenate([weight, sure[sure > 0]])
     rows, columns = np.divmod(places, codes.shape[1])
     features = levels.at(torch.from_numpy(rows), torch.from_numpy(columns)).half()
-    weight = np.where(edited[places], 1, ACCEPTED_WEIGHT).astype(np.float32)
-    return Samples(rows, columns, classes[places], weight, features)
+    return Samples(rows, columns, classes, weight, np.arange(len(places)) >= count, features)
 
 
 def _revised(known: Samples, codes: NDArray[np.uint8]) -> Samples:
     """What is left of samples, with the classes that they have now."""
     now = codes[known.rows, known.columns]
     weight = np.where(is_edited(now), 1, ACCEPTED_WEIGHT).astype(np.float32)
-    return replace(known, classes=classes_of(now), weight=weight).chosen(now > 0)
+    still = replace(
+        known,
+        classes=np.where(known.said, known.classes, classes_of(now)),
+        weight=np.where(known.said, known.weight, weight),
+    ).chosen((now > 0) != known.said)
+    return still.chosen(~still.said) if still.said.all() else still

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
+from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.instant import Features, InstantAnswer, task_of
 from napari_genselfdiff.widgets.opening import Opening
 from napari_genselfdiff.widgets.sections import CorrectSection
 
 if TYPE_CHECKING:
-    from napari_genselfdiff.finetuning.instant import InstantTask
+    from napari_genselfdiff.finetuning.instant import Answer, InstantTask
     from napari_genselfdiff.session import Session
 
 
@@ -48,13 +49,20 @@ class Answering(QObject):
         opening.leaving.connect(self.stop)
         opening.entered.connect(self._follow)
         section.instant.toggled.connect(self._toggle)
-        section.keep_button.clicked.connect(self._keep)
+        section.keep_button.clicked.connect(self.keep)
 
     def stop(self) -> None:
         """Take the answer away, for example because another slide is looked at."""
         instant, self.instant = self.instant, None
         if instant is not None:
             instant.close()
+            self._leave(None)
+
+    @property
+    def shown(self) -> bool:
+        """Whether an answer is seen in place of what the model says."""
+        editing = self.opening.layers.editing if self.opening.layers is not None else None
+        return self.instant is not None and editing is not None and editing.answered is not None
 
     def _toggle(self, wanted: bool) -> None:
         if not wanted:
@@ -77,10 +85,20 @@ class Answering(QObject):
             features=lambda: self._features(session),
         )
         self.instant.kept.connect(layers.refresh)
-        self.instant.answered.connect(
-            lambda _answer: self._tell("The instant answer follows your strokes; Keep answer takes it over.")
-        )
+        self.instant.answered.connect(self._answered)
         self.instant.start()
+
+    def _answered(self, answer: Answer) -> None:
+        grid, scale = answer.view.grid, answer.view.source.scale
+        y, x = round(grid.y * scale), round(grid.x * scale)
+        self._leave(Region(y, x, round(grid.bottom * scale) - y, round(grid.right * scale) - x))
+        self._tell("The instant answer follows your strokes; Keep answer takes it over.")
+
+    def _leave(self, region: Region | None) -> None:
+        """What the model says is hidden where the answer is: both at once could not be told apart."""
+        layers = self.opening.layers
+        if layers is not None and layers.editing is not None:
+            layers.editing.leave_to_answer(region)
 
     def _features(self, session: Session) -> Features:
         """Those of the model in use, or of the task's pretext; the same task on every slide."""
@@ -89,7 +107,8 @@ class Answering(QObject):
             self._task = key, task_of(session)
         return Features(self._task[1], session.scale())
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Take the answer of the view as right."""
         if self.instant is None:
             self._tell("Switch the instant answer on first.")
         else:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_genselfdiff.annotations import classes_of, encode, is_edited
+from napari_genselfdiff.annotations import classes_of, encode
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
 from napari_genselfdiff.widgets.drawing import Choice, Drawing, Gestured
 from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.widgets.placing import Place, place_for
+from napari_genselfdiff.widgets.reading import labels_of
 from napari_genselfdiff.widgets.view import pixels_per_screen_pixel, visible_region
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class CorrectionWindow(QObject):
         Where the window lies.
     background : int
         What the brush paints for background: 0, or `PAINTED_BACKGROUND` while that is shown.
+    answered : Region or None
+        Where an instant answer lies below, in level-0 pixels, and the model's predictions are not shown.
     choice : Choice
         Keeps the brush to the session's classes.
 
@@ -83,6 +86,7 @@ class CorrectionWindow(QObject):
         super().__init__()
         self.session = session
         self.background = 0
+        self.answered: Region | None = None
         self._viewer, self._image, self._edits, self._read_along = viewer, image, edits, read_along
         self.place = self._wanted = self._place_in_view(None)
         edits.wait()
@@ -126,6 +130,12 @@ class CorrectionWindow(QObject):
             self.background = background
             if chosen:
                 self.layer.selected_label = background
+            self._read()
+
+    def leave_to_answer(self, answered: Region | None) -> None:
+        """Show only what was drawn in a part of the slide, in level-0 pixels; None shows all again."""
+        if answered != self.answered:
+            self.answered = answered
             self._read()
 
     @property
@@ -351,12 +361,7 @@ class CorrectionWindow(QObject):
             self.layer.refresh(extent=False)
 
     def _stored(self, place: Place) -> NDArray[np.uint8]:
-        labels = self.session.labels(place.layer, place.y, place.x, place.height, place.width)
-        if self.background:
-            box = Region(place.y, place.x, *labels.shape)
-            drawn = self.session.annotations.read(place.layer, box)
-            labels[is_edited(drawn) & (labels == 0)] = PAINTED_BACKGROUND
-        return labels
+        return labels_of(self.session, place, background=bool(self.background), answered=self.answered)
 
     def _transform(self) -> dict[str, NDArray[np.float64]]:
         """Scale and translation of the layer, in the world of the slide's layer."""

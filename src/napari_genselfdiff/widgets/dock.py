@@ -242,7 +242,9 @@ class GenSelfDiffDock(Panel):
             return
         if self.editing is None:
             self.correct_here()
-        if self.editing is not None and not self.editing.accept(told=self._accepted):
+        if self.answering.shown:  # it is what is seen
+            self.answering.keep()
+        elif self.editing is not None and not self.editing.accept(told=self._accepted):
             self.runner.explain(NOT_IN_VIEW)
 
     def _accepted(self, left_out: float) -> None:

@@ -51,7 +51,12 @@ def task_of(session: Session) -> InstantTask:
     """
     from napari_genselfdiff.finetuning.instant import InstantTask
 
-    return InstantTask(session.starting_segmenter(), compute=session.compute, classes=session.classes)
+    return InstantTask(
+        session.starting_segmenter(),
+        compute=session.compute,
+        classes=session.classes,
+        fresh=not session.current,
+    )
 
 
 class InstantAnswer(QObject):
@@ -170,7 +175,7 @@ class InstantAnswer(QObject):
 
         answer = self.answer
         if answer is None:
-            self._on_message("There is no answer to keep yet: paint a little of each class in this view.")
+            self._on_message("There is no answer to keep yet: paint something in this view.")
             return False
         annotations = self._session.annotations
 

@@ -225,7 +225,8 @@ class CorrectSection(QGroupBox):
         self.gestures = {gesture: self._gesture_button(gesture) for gesture in GESTURES}
         self.instant = QCheckBox("Instant answer")
         self.instant.setToolTip(
-            "a light classifier answers every stroke in this view at once; two painted classes are enough (I)"
+            "a light classifier answers each stroke at once and begins with what the model says; "
+            "without a model, two painted classes are enough (I)"
         )
         self.keep_button = button(
             "Keep answer", "take the instant answer of this view as right; what you painted stays (K)"
