@@ -22,8 +22,8 @@ feature decides alone: the pixels of a few strokes are much alike, and a classif
 learns what tells these strokes apart, not these classes (``docs/benchmarks/circle.md``)."""
 HIDDEN_MANY, DECAY_MANY = 32, 1.0
 """The same for more classes, which such small weights do not tell apart."""
-HIDDEN_SAID, DECAY_SAID = 32, 3.0
-"""The same where a model teaches, too, of which there is much to be learned."""
+DECAY_SAID = 3.0
+"""Weight decay for few classes where a model teaches, too, of which there is more to be learned."""
 SAID = 2.0
 """Weight of all that a model says, against all that was painted."""
 LEARNED = 6_000
@@ -79,7 +79,7 @@ def fit_pixels(
     """
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0) + SPREAD
     inputs, width = (features - mean) / spread, features.shape[1]
-    few = (HIDDEN_SAID, DECAY_SAID) if said else (HIDDEN, DECAY)
+    few = HIDDEN, DECAY_SAID if said else DECAY
     hidden_width, decay = few if count <= FEW else (HIDDEN_MANY, DECAY_MANY)
     generator = torch.Generator().manual_seed(0)
     first = torch.randn((hidden_width, width), generator=generator) / width**0.5
