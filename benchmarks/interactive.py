@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interactive_learners import Instant, Learner, Network, Woods
+from interactive_learners import CLASSES, Instant, Learner, Network, Woods
 from interactive_project import (
     FOLDS,
     Fold,
@@ -64,6 +64,7 @@ from napari_genselfdiff.files import write_text
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.library import resolve
 from napari_genselfdiff.segmentation.metrics import class_scores
+from napari_genselfdiff.segmentation.network import SegmenterSpec, build_segmenter
 from simulated_pathologist import UNPREDICTED, Stroke, correct
 
 LIVE = ("pretext", "suggested", "random", "scratch-own", "instant-own", "forest-own")
@@ -115,17 +116,12 @@ def learner(method: str, task: Task, pretext: str, plan: Plan, seed: int) -> Lea
     if kind == "forest":
         return Woods(seed=seed)
     compute = choose_compute("cpu", threads=plan.threads)
+    unet, _ = load_pretext(pretext)
     if kind == "instant":
-        return Instant(load_pretext(pretext)[0], compute=compute)
-    return Network(
-        pretext,
-        scratch=kind.startswith("scratch"),
-        whole=kind == "scratch-whole",
-        mpp=task.mpp,
-        steps=plan.steps,
-        seed=seed,
-        compute=compute,
-    )
+        return Instant(unet, compute=compute)
+    weights = None if kind.startswith("scratch") else unet.state_dict()
+    start = build_segmenter(SegmenterSpec(unet.config, CLASSES, task.mpp), start=weights, seed=seed)
+    return Network(start, whole=kind == "scratch-whole", steps=plan.steps, seed=seed, compute=compute)
 
 
 def next_place(method: str, pages: Sequence[Page], maps: Maps | None, rng: np.random.Generator) -> Place:

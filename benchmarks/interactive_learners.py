@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from forest import Forest, features
 from interactive_project import Page
 from napari_genselfdiff.compute import Compute
-from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.diffusion.unet import UNet
 from napari_genselfdiff.events import Finished
 from napari_genselfdiff.finetuning.corrections import Source
@@ -25,7 +24,7 @@ from napari_genselfdiff.finetuning.rounds import RoundResult, train_round
 from napari_genselfdiff.finetuning.scoring import predict_image
 from napari_genselfdiff.finetuning.training import grown_share
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.segmentation.network import Segmenter, SegmenterSpec, build_segmenter
+from napari_genselfdiff.segmentation.network import Segmenter
 from napari_genselfdiff.slides import Slide, slide_from_arrays
 
 Pixels = NDArray[np.uint8]
@@ -47,17 +46,16 @@ class Learner(Protocol):
 
 
 class Network:
-    """The second gear: the network itself is fine-tuned, from the pretext or from standard weights.
+    """The second gear: the network itself is fine-tuned.
 
     Parameters
     ----------
-    pretext : str
-        A file.
-    scratch : bool
-        Take its configuration only.
+    start : Segmenter
+        What the first round begins with.
+    known : bool
+        It knows the task: rounds go on from it. Else each begins with it again, as the plugin's do.
     whole : bool
         Go all of the way to the new weights in every round.
-    mpp : float
     steps : int or None
         Of a round; as many as the plugin takes by default.
     seed : int
@@ -66,19 +64,16 @@ class Network:
 
     def __init__(
         self,
-        pretext: str,
+        start: Segmenter,
         *,
-        scratch: bool,
+        known: bool = False,
         whole: bool = False,
-        mpp: float,
         steps: int | None,
         seed: int,
         compute: Compute,
     ) -> None:
-        unet, _ = load_pretext(pretext)
-        spec = SegmenterSpec(unet.config, CLASSES, mpp)
-        self.segmenter = build_segmenter(spec, start=None if scratch else unet.state_dict(), seed=seed)
-        self.start = self.segmenter
+        self.segmenter = self.start = start
+        self.known = known
         self.share = (lambda _pixels: 1.0) if whole else grown_share
         self.steps, self.seed, self.compute = steps, seed, compute
         self.round = 0
@@ -93,9 +88,9 @@ class Network:
             sources,
             self.segmenter,
             compute=self.compute,
-            fresh=self.round == 0,
-            begin=self.start if self.round else None,
-            grown=self.round > 0,
+            fresh=self.round == 0 and not self.known,
+            begin=self.start if self.round and not self.known else None,
+            grown=self.round > 0 and not self.known,
             seconds=NO_LIMIT,
             steps=self.steps,
             seed=1000 * self.seed + self.round,

@@ -75,3 +75,13 @@ def test_what_is_hidden_behind_an_answer_is_not_accepted_as_background(
     assert "no answer to keep yet" in answering.status.text.text()
     answering.layers.finish_edits()
     assert not is_accepted(answering.session.annotations.read(0, Region(0, 0, 600, 800))).any()
+
+
+def test_when_the_only_stroke_is_taken_back_the_segmentation_is_seen_again(
+    answering: Any, wait_for: Wait
+) -> None:
+    answering.layers.undo()
+    wait_for(lambda: answering.answering.instant.layer is None)
+    assert not answering.answering.shown
+    assert "paint over what the model has wrong" in answering.status.text.text()
+    wait_for(lambda: (window_middle(answering) == 1).all())

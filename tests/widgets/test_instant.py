@@ -66,7 +66,8 @@ def window(
 
 @pytest.fixture
 def answering(window: Window, wait_for: Callable[..., None]) -> Window:
-    """A disc and some background are painted, and answered."""
+    """A disc and some background are painted in a new task, and answered."""
+    window.session.start_task(Task.named(["nucleus"], mpp=0.5))
     window.instant.start()
     window.paint(137, 137, 1)
     window.paint(117, 117, 0)

@@ -56,7 +56,6 @@ class Answering(QObject):
         instant, self.instant = self.instant, None
         if instant is not None:
             instant.close()
-            self._leave(None)
 
     @property
     def shown(self) -> bool:
@@ -86,6 +85,7 @@ class Answering(QObject):
         )
         self.instant.kept.connect(layers.refresh)
         self.instant.answered.connect(self._answered)
+        self.instant.withdrawn.connect(lambda: self._leave(None))
         self.instant.start()
 
     def _answered(self, answer: Answer) -> None:

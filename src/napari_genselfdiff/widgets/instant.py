@@ -96,6 +96,8 @@ class InstantAnswer(QObject):
 
     answered = Signal(object)
     """A view is answered as a whole; with the `Answer`."""
+    withdrawn = Signal()
+    """There is no answer any more: what was painted does not give one."""
     kept = Signal()
     """The answer became a part of what is drawn."""
     _touched = Signal(object)
@@ -152,11 +154,8 @@ class InstantAnswer(QObject):
         self._session.model_changed.disconnect(self._model_changed)
         self._session.mpp_changed.disconnect(self._model_changed)
         self._viewer.scene.camera.events.disconnect(self._moved)
-        self.answer = self._shown = None
         self._running = self._again = False
-        layer, self.layer = self.layer, None
-        if layer is not None and layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+        self._withdraw()
 
     def close(self) -> None:
         """Stop for good, and wait for the step that is being done."""
@@ -244,6 +243,9 @@ class InstantAnswer(QObject):
             self._features = found
             # The task may have answered before: what was painted since, nobody told it.
             self._queue_touch(found, None)
+        elif isinstance(found, UserError):
+            self._on_message(f"Instant answer: {found}.")
+            self._withdraw()
         elif isinstance(found, str):
             if found:
                 self._on_message(found)
@@ -264,6 +266,14 @@ class InstantAnswer(QObject):
             self._request()
 
     # What is shown.
+
+    def _withdraw(self) -> None:
+        """Take the layer away."""
+        self.answer = self._shown = None
+        layer, self.layer = self.layer, None
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+        self.withdrawn.emit()
 
     def _show(self, answer: Answer, painted: NDArray[np.uint8]) -> None:
         """Show an answer, under what the person painted."""
@@ -319,8 +329,9 @@ def _work(
 
     Yields
     ------
-    Features, str, or tuple of Answer and Codes
-        What was made; a message, empty where there is none; or an answer, and what was painted there.
+    Features, str, UserError, or tuple of Answer and Codes
+        What was made; a message, empty where there is none; why there is no answer; or an answer, and what
+        was painted there.
     """
     from napari_genselfdiff.finetuning.strokes import codes_on_grid
 
@@ -343,7 +354,7 @@ def _work(
     try:
         yield from answered()
     except UserError as error:  # too little is painted
-        yield f"Instant answer: {error}."
+        yield error
     # So that the first stroke is answered at once, and that what was painted elsewhere counts.
     for _ in task.add_view(view):
         yield ""

@@ -1,11 +1,15 @@
-"""What the first gear makes of strokes where a model is in use already.
+"""What both gears make of strokes where a model that knows the task is in use already.
 
-    python benchmarks/first_gear_model.py DATA --json docs/benchmarks/first-gear-model.json
+    python benchmarks/known_model.py DATA --json docs/benchmarks/known-model.json
 
 MoNuSeg in three folds by image, as in ``interactive.py``, and the nuclei model that comes with the plugin. A
-pathologist (`simulated_pathologist`) corrects the worst window of five images, at first where the model is
-wrong, then where the answer is, at most ``--budget`` touched pixels each time. ``beside`` is the plugin's
-answer, which learns what the model says beside the strokes, too; ``alone`` learns from the strokes alone.
+pathologist (`simulated_pathologist`) corrects the worst window of five images with strokes, at first where
+the model is wrong, then where the answer or the new model is, at most ``--budget`` touched pixels each time.
+
+- ``beside``: the plugin's instant answer, which learns what the model says beside the strokes, too
+- ``alone``: the same, which learns from the strokes alone
+- ``rounds``: the second gear, a round after each window; what its gate accepts is the next one's model
+
 Dice of ten other images, of the five outside what was painted, and of the windows that were corrected, also
 outside of what was painted; round 0 is the model.
 """
@@ -22,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interactive import Maps, correction, dice, next_place
-from interactive_learners import Instant
+from interactive_learners import Instant, Learner, Network
 from interactive_project import FOLDS, Page, Picture, folds, held_out_pictures, project
 from label_efficiency import tasks
 from napari_genselfdiff.compute import choose_compute
@@ -33,7 +37,9 @@ from napari_genselfdiff.segmentation.network import load_segmenter
 
 Row = dict[str, Any]
 SCORES = "others", "images", "windows"
-REPORTED = (0, 1, 2, 3, 5)
+REPORTED = (0, 1, 2, 3, 5, 7, 10)
+STEPS = 100
+"""Of a round."""
 
 
 def scores(maps: Maps, pages: Sequence[Page], others: Maps, test: Sequence[Picture]) -> dict[str, float]:
@@ -66,18 +72,26 @@ def one_project(data: Path, number: int, method: str, rounds: int, budget: int) 
         return np.asarray(predict_image(model, rgb, compute).probabilities[1] / np.float32(255))
 
     with project(fold, mpp) as pages:
-        answer = Instant(model, compute=compute, fresh=method == "alone")
+        learner: Learner = Instant(model, compute=compute, fresh=method == "alone")
+        if method == "rounds":
+            learner = Network(model, known=True, steps=STEPS, seed=0, compute=compute)
+            for page in pages:
+                page.annotations.model = "round 0"
+        notes: Row = {}
         maps = [says(page.picture.rgb) for page in pages]
         others = [says(picture.rgb) for picture in test]
         for done in range(rounds + 1):
-            yield {"fold": number, "method": method, "round": done} | scores(maps, pages, others, test)
+            yield {"fold": number, "method": method, "round": done, **notes} | scores(
+                maps, pages, others, test
+            )
             place = next_place("pretext", pages, maps, np.random.default_rng(0))
             for stroke in correction(place, pages, maps, budget).strokes:
                 pages[place.page].paint(stroke)
             pages[place.page].windows.append(place.window)
-            answer.learn(pages)
-            maps = [answer.probability(page.picture.rgb) for page in pages]
-            others = [answer.probability(picture.rgb) for picture in test]
+            if done < rounds:
+                notes = learner.learn(pages)
+                maps = [learner.probability(page.picture.rgb) for page in pages]
+                others = [learner.probability(picture.rgb) for picture in test]
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -98,8 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
-    parser.add_argument("--methods", nargs="+", default=["alone", "beside"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=["alone", "beside", "rounds"])
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--budget", type=int, default=1000, help="touched pixels a round")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
