@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from tests.widgets.conftest import paint
+from tests.widgets.user import User
 
 from napari_genselfdiff.annotations import classes_of, is_accepted
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import load_segmenter, save_segmenter
+from napari_genselfdiff.widgets.demo import settle
 
 pytestmark = pytest.mark.gui
 
@@ -85,3 +87,21 @@ def test_when_the_only_stroke_is_taken_back_the_segmentation_is_seen_again(
     assert not answering.answering.shown
     assert "paint over what the model has wrong" in answering.status.text.text()
     wait_for(lambda: (window_middle(answering) == 1).all())
+
+
+def test_the_eraser_wipes_out_what_the_answer_shows(answering: Any, wait_for: Wait) -> None:
+    layer, background = answering.editing.layer, answering.editing.background
+    wait_for(lambda: (window_middle(answering) != 1).all())
+    layer.mode = "erase"
+    wait_for(lambda: layer.mode == "paint")
+    assert layer.selected_label == background
+    user = User(answering)
+    view = answering.editing.view
+    user.drag(*((view.y + view.height / 2 - 40, view.x + view.width / 2 + step) for step in (-20, 0, 20)))
+    answering.layers.finish_edits()
+    y, x = (round(side) for side in view.centre)
+    assert answering.session.annotations.read(0, Region(y - 40, x, 1, 1)).all()
+    answering.correct_section.instant.click()
+    layer.mode = "erase"
+    settle()
+    assert layer.mode == "erase"

@@ -130,6 +130,8 @@ class CorrectionWindow(QObject):
             self.background = background
             if chosen:
                 self.layer.selected_label = background
+            self.choice.eraser = background
+            self.choice.check()
             self._read()
 
     def leave_to_answer(self, answered: Region | None) -> None:

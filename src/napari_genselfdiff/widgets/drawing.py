@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -36,15 +37,26 @@ class Choice:
     layer : Labels
     there_is : callable
         Whether there is such a label.
+
+    Attributes
+    ----------
+    eraser : int
+        What the brush paints in place of napari's eraser, which changes nothing where nothing is shown; 0
+        for the eraser itself.
     """
 
     def __init__(self, layer: Labels, there_is: Callable[[int], bool]) -> None:
         self._layer, self._there_is = layer, there_is
         self._last = 1
+        self.eraser = 0
         layer.events.selected_label.connect(self.check)
+        # Later, when all who show the mode have heard of it.
+        layer.events.mode.connect(lambda _event: QTimer.singleShot(0, self.check))
 
     def check(self, _event: Any = None) -> None:
-        """Go back to the label before, or to the first, where there is none such."""
+        """Go back to the label before, or to the first, where there is none such; see `eraser`, too."""
+        if self.eraser and self._layer.mode == "erase":
+            self._layer.mode, self._layer.selected_label = "paint", self.eraser
         label = int(self._layer.selected_label)
         if self._there_is(label):
             self._last = label
