@@ -13,7 +13,7 @@ from napari_genselfdiff.annotations import classes_of, encode
 from napari_genselfdiff.annotations.pyramid import hull
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.widgets.colors import PAINTED_BACKGROUND, label_colormap
-from napari_genselfdiff.widgets.drawing import Choice, Drawing, Gestured
+from napari_genselfdiff.widgets.drawing import Brush, Choice, Drawing, Gestured
 from napari_genselfdiff.widgets.own import OWN
 from napari_genselfdiff.widgets.placing import Place, place_for
 from napari_genselfdiff.widgets.reading import labels_of
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from napari_genselfdiff.workers import Queue
 
 WINDOW_NAME = "corrections"
-BRUSH = 10
-"""Diameter of the brush at the start, in the window's pixels; afterwards it keeps its size on the screen."""
 STILL_MS = 120
 """The window moves when the view has stood still for so long."""
 
@@ -109,9 +107,7 @@ class CorrectionWindow(QObject):
         )
         self._commits = self._reads = 0
         self._due = False  # pixels were read that could not be shown yet
-        self.layer.brush_size = BRUSH
-        self._brush_chosen()
-        self.layer.events.brush_size.connect(self._brush_chosen)
+        self._brush = Brush(self.layer, self._pixels_a_screen_pixel)
         # napari announces some strokes before it changes the data: look when it has returned.
         self._soon = self._timer(0, self.commit)
         self.layer.events.paint.connect(self._painted)
@@ -286,7 +282,7 @@ class CorrectionWindow(QObject):
         if self._due or self._wanted is not self.place:
             self._read()
         else:
-            self._resize_brush()
+            self._brush.resize()
 
     def _catch_up(self) -> None:
         """Be where the view is before something is done there: what lies outside would be lost."""
@@ -339,7 +335,7 @@ class CorrectionWindow(QObject):
                 self.layer.mode = mode
             if len(corners):
                 self._drawing.corners = corners
-            self._resize_brush()
+            self._brush.resize()
         elif not np.array_equal(labels, self._shadow):
             self._shadow = labels
             self.layer.data[:] = labels
@@ -374,14 +370,6 @@ class CorrectionWindow(QObject):
 
     def _pixels_a_screen_pixel(self) -> float:
         return pixels_per_screen_pixel(self._viewer, self._image) * 0.5**self.place.layer
-
-    def _brush_chosen(self, _event: Any = None) -> None:
-        self._brush = self.layer.brush_size / self._pixels_a_screen_pixel()  # screen pixels
-
-    def _resize_brush(self) -> None:
-        """Keep the brush's size on the screen."""
-        with self.layer.events.brush_size.blocker(self._brush_chosen):
-            self.layer.brush_size = max(1, round(self._brush * self._pixels_a_screen_pixel()))
 
     def _painted(self, _event: Any = None) -> None:
         self._soon.start()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("paint", "erase", "fill", "polygon")
 """Modes of a labels layer that change it."""
+BRUSH = 10
+"""Diameter of the brush at the start, in the layer's pixels; afterwards it keeps its size on the screen."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,31 @@ class Choice:
             self._last = label
         else:
             self._layer.selected_label = self._last if self._there_is(self._last) else 1
+
+
+class Brush:
+    """A brush that keeps its size on the screen.
+
+    Parameters
+    ----------
+    layer : Labels
+    scale : callable
+        Pixels of the layer a screen pixel.
+    """
+
+    def __init__(self, layer: Labels, scale: Callable[[], float]) -> None:
+        self._layer, self._scale = layer, scale
+        layer.brush_size = BRUSH
+        self._chosen()
+        layer.events.brush_size.connect(self._chosen)
+
+    def resize(self) -> None:
+        """Be as wide on the screen as the user chose."""
+        with self._layer.events.brush_size.blocker(self._chosen):
+            self._layer.brush_size = max(1, round(self._wanted * self._scale()))
+
+    def _chosen(self, _event: Any = None) -> None:
+        self._wanted = self._layer.brush_size / self._scale()  # screen pixels
 
 
 class Drawing:
