@@ -53,7 +53,8 @@ class Network:
     start : Segmenter
         What the first round begins with.
     known : bool
-        It knows the task: rounds go on from it. Else each begins with it again, as the plugin's do.
+        It knows the task: rounds go on from it, or from the last one that is proven to be better. Else each
+        begins with it again, as the plugin's do.
     whole : bool
         Go all of the way to the new weights in every round.
     steps : int or None
@@ -86,7 +87,7 @@ class Network:
         ]
         work = train_round(
             sources,
-            self.segmenter,
+            self.start if self.known else self.segmenter,
             compute=self.compute,
             fresh=self.round == 0 and not self.known,
             begin=self.start if self.round and not self.known else None,
@@ -99,6 +100,8 @@ class Network:
             result: RoundResult = result_of(work)
         if result.verdict.accepted:
             self.segmenter = result.segmenter
+            if self.known and result.verdict.decided:
+                self.start = self.segmenter
             self.round += 1
             for tag in (f"round {self.round - 1}", f"round {self.round}"):
                 self._models[tag] = self.segmenter

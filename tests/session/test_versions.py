@@ -15,7 +15,7 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import Event, Finished
 from napari_genselfdiff.geometry import Region
-from napari_genselfdiff.models.versions import Round, Version
+from napari_genselfdiff.models.versions import EARLY, Round, Version
 from napari_genselfdiff.segmentation.network import build_segmenter, save_segmenter
 from napari_genselfdiff.session import Session
 
@@ -31,10 +31,12 @@ def last(events: Iterator[Event]) -> Any:
 
 @pytest.fixture
 def tuned(session: Session, tissue: Pixels) -> Session:
-    """A session with one fine-tuned version, which is in use."""
+    """A session with one fine-tuned version, which the gate refused and the user chose."""
     part = tissue[10:90, 10:90, 0] < 150
     session.annotations.accept(0, Region(10, 10, 80, 80), encode(part.astype(np.uint8)))
-    outcome = last(session.fine_tune(seconds=60, steps=2))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("napari_genselfdiff.finetuning.gate.KEPT_EARLY", 1.1)
+        outcome = last(session.fine_tune(seconds=60, steps=2))
     session.adopt(Round(outcome.version, True, ""))
     return session
 
@@ -357,3 +359,41 @@ def test_a_round_knows_which_models_teach_beside_what_was_drawn(
     last(tuned.fine_tune())
     ((_, tag),) = tuned.annotations.looks()
     assert given[0].models(tag) is tuned.versions.segmenter("round-1")
+
+
+def test_small_changes_that_nobody_can_judge_yet_do_not_add_up(
+    session: Session, tissue: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each begins again at the model of which more is known."""
+    monkeypatch.setattr("napari_genselfdiff.finetuning.gate.KEPT_EARLY", 0.0)
+    for number in (1, 2):
+        box = Region(10, 100 * number, 80, 80)
+        part = tissue[box.y : box.bottom, box.x : box.right, 0] < 150
+        session.annotations.accept(0, box, encode(part.astype(np.uint8)))
+        outcome = last(session.fine_tune(seconds=60, steps=2))
+        assert outcome.accepted
+        assert "Too early to tell" in outcome.message
+        session.adopt(outcome)
+        assert session.current == f"round-{number}"
+        assert session.model is not None
+        assert session.model.parent == "tiny"
+    versions = session.versions
+    assert versions.proven("round-2") == "tiny"
+    first, second = (tag for _, tag in session.annotations.looks())
+    assert versions.heir(first, "round-2") is versions.segmenter("round-1")
+    assert versions.heir(second, "round-2") is versions.segmenter("round-2")
+
+
+def test_what_the_user_chose_is_built_on(tuned: Session) -> None:
+    """A round that the gate did not take over, or a branch, is a choice."""
+    first = tuned.versions["round-1"]
+    assert EARLY not in first.settings
+    assert tuned.versions.proven("round-1") == "round-1"
+    early = replace(first, name="round-2", parent="round-1", settings=first.settings | {EARLY: True})
+    tuned.versions.add(early)
+    assert tuned.versions.proven("round-2") == "round-1"
+    assert tuned.versions.proven(None) is None
+    branch = tuned.versions.branch("round-2", "other way")
+    assert tuned.versions.proven(branch.name) == branch.name
+    tuned.versions.damaged["round-1"] = "lost"
+    assert tuned.versions.proven("round-2") == "round-2"

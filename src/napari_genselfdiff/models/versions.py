@@ -9,6 +9,10 @@ from napari_genselfdiff.geometry import Region
 
 PRETEXT = "pretext"
 """Entry of a version's settings: the pretext whose weights its training began with."""
+EARLY = "early"
+"""Another, true where it was taken over because it changed little, when it was too early to tell."""
+FOLLOWS = "follows"
+"""Another: the version that was in use when it was trained, where that is not its parent."""
 LEFT_OUT = "left_out"
 """Another: what was drawn and not trained on, each as slide, y, x, height and width."""
 RESUMED = "resumed"

@@ -270,7 +270,9 @@ class Session(SessionModel):
     ) -> Iterator[Event]:
         """Train a copy of the model in use, or the pretext, on the corrections of all slides.
 
-        The new version is written to disk; `adopt` puts it to use. A fine-tune that was stopped goes on.
+        A model that came into use while it was too early to tell is left behind again: training begins at the
+        one before (`Versions.proven`), so that small changes do not add up. The new version is written to
+        disk; `adopt` puts it to use. A fine-tune that was stopped goes on.
 
         Yields
         ------
@@ -284,7 +286,8 @@ class Session(SessionModel):
         """
         from napari_genselfdiff.session.work import fine_tune_model
 
-        return fine_tune_model(self, self.current, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
+        parent = self.versions.proven(self.current)
+        return fine_tune_model(self, parent, seconds=seconds, steps=steps, seed=seed, cancel=cancel)
 
     def next_place(self, *, cancel: CancelToken | None = None) -> Iterator[Event]:
         """Find the window, on any slide, that is most useful to correct.

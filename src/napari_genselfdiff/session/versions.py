@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.files import atomic_path, write_text
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import Version
+from napari_genselfdiff.models.versions import EARLY, FOLLOWS, Version
 from napari_genselfdiff.models.weights import read_card, sha256_of
 
 if TYPE_CHECKING:
@@ -92,6 +92,18 @@ class Versions:
             name = self[name].parent
         return None
 
+    def proven(self, name: str | None) -> str | None:
+        """The version, or the one that it grew from by rounds of which it was too early to tell.
+
+        Each of these changed little; all of them together, one after the other, may change much.
+        """
+        while name is not None and self[name].kind == "round" and self[name].settings.get(EARLY):
+            parent = self[name].parent
+            if parent is None or parent not in self or parent in self.damaged:
+                break
+            name = parent
+        return name
+
     def segmenter(self, name: str) -> Segmenter:
         """The network of a version.
 
@@ -132,7 +144,7 @@ class Versions:
                 return None
             passed.add(found)
             heir = found if self[found].kind == "round" and found not in self.damaged else heir
-            found = self[found].parent
+            found = self[found].settings.get(FOLLOWS) or self[found].parent
         try:
             # Not kept in memory: of many versions, each is asked about a few places.
             return None if heir is None else self._segmenters.get(heir) or load_segmenter(self.path(heir))

@@ -17,7 +17,7 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import PRETEXT, Doubt, Round, Version
+from napari_genselfdiff.models.versions import EARLY, FOLLOWS, PRETEXT, Doubt, Round, Version
 from napari_genselfdiff.session.resuming import going_on
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def fine_tune_model(
     cancel: CancelToken | None,
 ) -> Iterator[Event]:
     """Train a copy of a version on the corrections of all slides; see `Session.fine_tune`."""
-    segmenter = session.starting_segmenter()
-    corrected = session.slides.corrected
+    segmenter = session.segmenter(parent) if parent else session.starting_segmenter()
+    current, corrected = session.current, session.slides.corrected
     unfinished = session.folder / f"{UNFINISHED}{parent or 'task'}{library.SUFFIX}"
 
     def work() -> Iterator[Event]:
@@ -96,7 +96,7 @@ def fine_tune_model(
                 "press Correct here and paint what the model got wrong",
             )
         # Places that follow one another were mostly drawn with the same few models in use.
-        heirs = lru_cache(maxsize=16)(partial(session.versions.heir, current=parent))
+        heirs = lru_cache(maxsize=16)(partial(session.versions.heir, current=current))
         sources, left_out = _sources(corrected, heirs)
         begin, grown = session.other_start(), session.grown
         insisted = [
@@ -125,7 +125,7 @@ def fine_tune_model(
 
         for event in going_on(run, unfinished):
             if isinstance(event, Finished) and event.result is not None:
-                yield _as_version(session, event.result, parent, seed, left_out, pretext)
+                yield _as_version(session, event.result, parent, current, seed, left_out, pretext)
             else:
                 yield event
 
@@ -159,6 +159,7 @@ def _as_version(
     session: Session,
     result: RoundResult,
     parent: str | None,
+    current: str | None,
     seed: int,
     left_out: list[str],
     pretext: str,
@@ -167,7 +168,13 @@ def _as_version(
     from napari_genselfdiff.segmentation.network import save_segmenter
 
     verdict = result.verdict
-    made_with = {PRETEXT: Path(pretext).name} if parent is None or result.begun else {}
+    made_with: dict[str, object] = {}
+    if parent is None or result.begun:
+        made_with[PRETEXT] = Path(pretext).name
+    elif verdict.accepted and not verdict.decided:
+        made_with[EARLY] = True
+    if current != parent:
+        made_with[FOLLOWS] = current
     name = session.versions.new_name()
     version = Version(
         name,
