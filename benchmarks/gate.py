@@ -5,7 +5,8 @@ one round of three, wrongly: foreground and background exchanged, all foreground
 truth moved by three quarters of a nucleus. Wrong windows fall into the held-out fifth as well, and stay in
 the journal until they are painted over. As many of them as the plugin reads train a copy of the model in
 use, with the plugin's number of steps, through the code that the window uses; the gate decides, and what it
-accepted is the model of the next round. Dice is measured on a mosaic of images that are never corrected.
+accepted is in use from then on, and the next round begins with it if more is known of it than that it changed
+little. Dice is measured on a mosaic of images that are never corrected.
 
 ``--stain`` changes the colours of all images, as another laboratory would: there is something to gain.
 
@@ -165,6 +166,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         # It would do too well on what is held out of the images that it has seen whole.
         model = young([images.pop(stem) for stem in stems[:2]], arguments, compute)
         stems = list(images)
+    proven = model
     dice = start = mosaic_dice(model, mosaic, compute)
     print(f"seed {seed}: starts at {start:.3f}", flush=True)
     models, tag = {"0": model}, "0"
@@ -187,12 +189,12 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         left = [index for index in rng.permutation(number).tolist() if outlines[index].codes.any()]
         some = {number, *left[: arguments.places - 1]}
         for index in some - places.keys():
-            places[index] = read_place(outlines[index], model, compute=compute)
+            places[index] = read_place(outlines[index], proven, compute=compute)
         cut = Cut([places[index] for index in sorted(some)], {}).settled()
         began = time.perf_counter()
         if not arguments.believe:
             scales = dict.fromkeys(stems, 1.0)
-            cut, _ = finished(believed(cut, model, scales, compute=compute, cancel=CancelToken()))
+            cut, _ = finished(believed(cut, proven, scales, compute=compute, cancel=CancelToken()))
         kept = {(place.slide, place.origin) for place in cut.places}
         left_out = [i for i in some if (places[i].slide, places[i].origin) not in kept]
         recipe = recipe_for(cut.amount)
@@ -200,7 +202,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         if arguments.learning_rate:
             settings = replace(settings, learning_rate=arguments.learning_rate)
         training = Training(
-            model, Recipe(settings, arguments.steps), compute, CancelToken(), Clock(), None, None
+            proven, Recipe(settings, arguments.steps), compute, CancelToken(), Clock(), None, None
         )
         *_, last = train_cut(cut, training)
         assert isinstance(last, Finished)
@@ -224,6 +226,8 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             models[tag] = model  # of what was drawn so far
             tag = str(number + 1)
             models[tag] = model
+            if result.verdict.decided:
+                proven = model  # until then, rounds begin again at the one before
             places.clear()
         print(described(row), flush=True)
     return log
