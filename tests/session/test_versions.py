@@ -392,8 +392,7 @@ def test_what_the_user_chose_is_built_on(tuned: Session) -> None:
     early = replace(first, name="round-2", parent="round-1", settings=first.settings | {EARLY: True})
     tuned.versions.add(early)
     assert tuned.versions.proven("round-2") == "round-1"
-    assert tuned.versions.proven(None) is None
     branch = tuned.versions.branch("round-2", "other way")
     assert tuned.versions.proven(branch.name) == branch.name
-    tuned.versions.damaged["round-1"] = "lost"
+    tuned.versions.exchanged.append("round-1")
     assert tuned.versions.proven("round-2") == "round-2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_what_is_hidden_behind_an_answer_is_not_accepted_as_background(
 ) -> None:
     answering.answering.instant._look_anew()  # as when the view moves: there is no answer for it yet
     answering.accept_view()
-    assert "no answer to keep yet" in answering.status.text.text()
+    assert "no answer to keep yet: it is being made" in answering.status.text.text()
     answering.layers.finish_edits()
     assert not is_accepted(answering.session.annotations.read(0, Region(0, 0, 600, 800))).any()
 
@@ -105,3 +106,13 @@ def test_the_eraser_wipes_out_what_the_answer_shows(answering: Any, wait_for: Wa
     layer.mode = "erase"
     settle()
     assert layer.mode == "erase"
+
+
+def test_when_only_the_middle_is_answered_that_is_what_is_kept_and_said(
+    answering: Any, wait_for: Wait
+) -> None:
+    wait_for(lambda: answering.answering.instant.answer is not None)
+    instant = answering.answering.instant
+    instant.answer = replace(instant.answer, view=replace(instant.answer.view, whole=False))
+    answering.accept_view()
+    wait_for(lambda: "in the middle of the view, and no more" in answering.status.text.text())

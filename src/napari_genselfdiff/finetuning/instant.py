@@ -329,11 +329,12 @@ class InstantTask:
         top, left = part.y - tile.y, part.x - tile.x
         seen, y, x = levels.around(top, left, top + part.height, left + part.width)
         probability, label = learned.classifier.over(seen).softmax(dim=0).max(dim=0)
-        label = torch.tensor(learned.classes)[label]
-        if not self.fresh:
+        known = torch.tensor(learned.classes)
+        label, said = known[label], self.tiles.said(seen)
+        if not self.fresh and not set(range(len(said))).issubset(learned.classes):
             # Of a class that is not near any stroke, only the model can say that it is there.
-            sure, own = self.tiles.said(seen).float().softmax(dim=0).max(dim=0)
-            only = torch.isin(own, torch.tensor(learned.classes), invert=True)
+            sure, own = said.float().softmax(dim=0).max(dim=0)
+            only = torch.isin(own, known, invert=True)
             label, probability = torch.where(only, own, label), torch.where(only, sure, probability)
         inside = np.s_[top - y : top - y + part.height, left - x : left - x + part.width]
         there = part.within(answer.view.grid)

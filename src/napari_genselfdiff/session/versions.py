@@ -95,12 +95,15 @@ class Versions:
     def proven(self, name: str | None) -> str | None:
         """The version, or the one that it grew from by rounds of which it was too early to tell.
 
-        Each of these changed little; all of them together, one after the other, may change much.
+        Each of these changed little; all of them together, one after the other, may change much. A version
+        whose parent is lost, or is another file by now, is where it ends.
         """
+        passed = set[str]()
         while name is not None and self[name].kind == "round" and self[name].settings.get(EARLY):
             parent = self[name].parent
-            if parent is None or parent not in self or parent in self.damaged:
+            if parent is None or parent not in self or parent in {*passed, *self.damaged, *self.exchanged}:
                 break
+            passed.add(name)
             name = parent
         return name
 

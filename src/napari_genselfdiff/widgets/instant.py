@@ -174,12 +174,14 @@ class InstantAnswer(QObject):
 
         answer = self.answer
         if answer is None:
-            self._on_message("There is no answer to keep yet: paint something in this view.")
+            wait, paint = "it is being made, wait a moment", "paint something in this view"
+            self._on_message(f"There is no answer to keep yet: {wait if self._running else paint}.")
             return False
         annotations = self._session.annotations
 
         def kept(_change: Change | None) -> None:
-            self._on_message("The answer is kept; what you painted stays as it is.")
+            what = "answer" if answer.view.whole else "answer in the middle of the view, and no more,"
+            self._on_message(f"The {what} is kept; what you painted stays as it is.")
             self.kept.emit()
 
         self._edits.submit(lambda: accept_answer(annotations, answer), kept, self._on_message)
