@@ -108,9 +108,7 @@ def test_the_eraser_wipes_out_what_the_answer_shows(answering: Any, wait_for: Wa
     assert layer.mode == "erase"
 
 
-def test_when_only_the_middle_is_answered_that_is_what_is_kept_and_said(
-    answering: Any, wait_for: Wait
-) -> None:
+def test_when_the_middle_is_answered_that_is_what_is_kept_and_said(answering: Any, wait_for: Wait) -> None:
     wait_for(lambda: answering.answering.instant.answer is not None)
     instant = answering.answering.instant
     instant.answer = replace(instant.answer, view=replace(instant.answer.view, whole=False))
