@@ -80,6 +80,35 @@ def test_what_is_hidden_behind_an_answer_is_not_accepted_as_background(
     assert not is_accepted(answering.session.annotations.read(0, Region(0, 0, 600, 800))).any()
 
 
+def test_with_the_eye_of_the_answer_closed_the_segmentation_is_seen_and_accepted(
+    answering: Any, wait_for: Wait
+) -> None:
+    layer = answering.answering.instant.layer
+    layer.visible = False
+    assert not answering.answering.shown
+    wait_for(lambda: 1 in window_middle(answering))
+    paint(answering, answering.editing.background, 40, wait_for)  # an answer that is not seen hides nothing
+    wait_for(lambda: answering.answering.instant.answer is not None)
+    assert not answering.answering.shown
+    answering.answering.keep()
+    assert "The answer is hidden" in answering.status.text.text()
+    layer.visible = True
+    assert answering.answering.shown
+    wait_for(lambda: 1 not in window_middle(answering))
+
+
+def test_after_the_answer_was_deleted_the_segmentation_is_seen_until_the_next_stroke(
+    answering: Any, wait_for: Wait
+) -> None:
+    instant = answering.answering.instant
+    answering.viewer.layers.remove(instant.layer)
+    assert not answering.answering.shown
+    wait_for(lambda: 1 in window_middle(answering))
+    paint(answering, answering.editing.background, 40, wait_for)
+    wait_for(lambda: answering.answering.shown)
+    assert instant.layer in answering.viewer.layers
+
+
 def test_when_the_only_stroke_is_taken_back_the_segmentation_is_seen_again(
     answering: Any, wait_for: Wait
 ) -> None:

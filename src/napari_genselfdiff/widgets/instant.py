@@ -95,9 +95,9 @@ class InstantAnswer(QObject):
     """
 
     answered = Signal(object)
-    """A view is answered as a whole; with the `Answer`."""
+    """A view is answered as a whole, and seen; with the `Answer`."""
     withdrawn = Signal()
-    """There is no answer any more: what was painted does not give one."""
+    """No answer is seen any more: what was painted does not give one, or its layer was hidden or deleted."""
     kept = Signal()
     """The answer became a part of what is drawn."""
     _touched = Signal(object)
@@ -139,6 +139,7 @@ class InstantAnswer(QObject):
         self._session.model_changed.connect(self._model_changed)
         self._session.mpp_changed.connect(self._model_changed)
         self._viewer.scene.camera.events.connect(self._moved)
+        self._viewer.layers.events.removed.connect(self._removed)
         if self._features is not None:
             self._queue_touch(self._features, None)
         self._look_anew()
@@ -154,6 +155,7 @@ class InstantAnswer(QObject):
         self._session.model_changed.disconnect(self._model_changed)
         self._session.mpp_changed.disconnect(self._model_changed)
         self._viewer.scene.camera.events.disconnect(self._moved)
+        self._viewer.layers.events.removed.disconnect(self._removed)
         self._running = self._again = False
         self._withdraw()
 
@@ -168,11 +170,14 @@ class InstantAnswer(QObject):
         Returns
         -------
         bool
-            False, with a message, when the view is not answered yet.
+            False, with a message, when the view is not answered yet, or the answer is not seen.
         """
         from napari_genselfdiff.finetuning.instant import accept_answer
 
         answer = self.answer
+        if self.layer is not None and not self.layer.visible:
+            self._on_message(f'The answer is hidden: open the eye of the layer "{LAYER_NAME}" to keep it.')
+            return False
         if answer is None:
             wait, paint = "it is being made, wait a moment", "paint something in this view"
             self._on_message(f"There is no answer to keep yet: {wait if self._running else paint}.")
@@ -269,6 +274,17 @@ class InstantAnswer(QObject):
 
     # What is shown.
 
+    def _eye(self) -> None:
+        """The user hid the layer, or shows it again."""
+        if self.layer is None or not self.layer.visible:
+            self.withdrawn.emit()
+        elif self.answer is not None:
+            self.answered.emit(self.answer)
+
+    def _removed(self, event: Any) -> None:
+        if self.layer is not None and event.value is self.layer:
+            self._withdraw()  # by the user; the next stroke brings it again
+
     def _withdraw(self) -> None:
         """Take the layer away."""
         self.answer = self._shown = None
@@ -300,6 +316,7 @@ class InstantAnswer(QObject):
                 **place,
             )
             self.layer.editable = False
+            self.layer.events.visible.connect(self._eye)
             # Right above the slide: what is painted on stays on top, and stays chosen.
             layers = self._viewer.layers
             layers.move(layers.index(self.layer), layers.index(self._image) + 1)
@@ -314,7 +331,8 @@ class InstantAnswer(QObject):
         self._shown = labels
         if answer.complete:
             self.answer = answer
-            self.answered.emit(answer)
+            if self.layer.visible:
+                self.answered.emit(answer)
 
     def _same_place(self, place: dict[str, NDArray[np.float64]]) -> bool:
         assert self.layer is not None
