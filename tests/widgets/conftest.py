@@ -69,7 +69,7 @@ def dock(make_napari_viewer: Callable[..., Any], library_home: Path, tmp_path: P
     widget = GenSelfDiffDock(viewer, tmp_path / "session")
     viewer.window.add_dock_widget(widget, name="GenSelfDiff")
     yield widget
-    widget.shut()
+    widget.end()
 
 
 @pytest.fixture
