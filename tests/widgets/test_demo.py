@@ -35,6 +35,7 @@ def test_offline_the_whole_job_runs_on_the_embedded_sample(
     assert labels.shape == (512, 512)
     collection = json.loads((tmp_path / "out" / "labels.geojson").read_text())
     assert collection["type"] == "FeatureCollection"
-    for name in ("1-segmented", "2-correcting", "3-fine-tuned", "4-segmented-again", "fields-after"):
+    pictures = "1-segmented", "2-correcting", "3-fine-tuned", "4-segmented-again", "5-instant-answer"
+    for name in (*pictures, "fields-after"):
         picture = np.asarray(Image.open(tmp_path / "out" / f"{name}.png"))
         assert picture.std() > 10

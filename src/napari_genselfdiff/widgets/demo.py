@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 600
 WINDOW_SIZE = (1366, 768)
 PASSES = 5
+VIEWED = (400, 560)
+"""Level-0 pixels of the view that is answered at once."""
 
 
 def run_demo_window(path: Path | None, output: Path) -> None:
@@ -104,6 +106,8 @@ class _Demo:
                 name=self.slide.name,
             )
         write_text(self.output / "summary.json", json.dumps(self.summary, indent=1) + "\n")
+        if self.recording is not None:
+            self._answer_at_once(next(field for field in self.recording.fields if not field.correction))
         _say(f"Pictures, labels and summary are in {self.output}")
 
     def _learn(self, recording: Recording, view: Region) -> None:
@@ -165,6 +169,27 @@ class _Demo:
         window.accept(Region(max(0, box[0]), max(0, box[1]), *drawn[part].shape))
         if field is next(f for f in self.recording.fields if f.correction):  # type: ignore[union-attr]
             self._picture("2-correcting")
+
+    def _answer_at_once(self, field: Field) -> None:
+        """Outline what the model misses most of, with the instant answer on, and take it back."""
+        (y, x), section = field.region.centre, self.dock.correct_section
+        height, width = VIEWED
+        whole = Region(round(y - height / 2), round(x - width / 2), height, width).clipped(*self.slide.shape)
+        show_region(self.viewer, self.image, whole or field.region)
+        section.correct_button.click()
+        window = self.dock.editing
+        assert window is not None
+        place, shape = window.place, window.layer.data.shape
+        origin = np.array([place.y, place.x])
+        strokes = [_stroke(outline, 2**place.layer, shape, origin) for outline in field.outlines]
+        missed = [np.count_nonzero(stroke & (window.layer.data == 0)) for stroke in strokes]
+        window.layer.data_setitem(np.nonzero(strokes[int(np.argmax(missed))]), 1)
+        window.commit()
+        section.instant.click()
+        wait_for(lambda: self.dock.answering.shown)
+        self._picture("5-instant-answer")
+        section.instant.click()
+        section.undo_button.click()
 
     def _score(self, field: Field) -> float:
         region = field.region
