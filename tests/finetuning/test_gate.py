@@ -84,8 +84,12 @@ def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     assert "30% of what the model says where you did not correct" in better.message
     assert judge_round(old, answers([0.82] * 10, kept=0.8)).accepted
     # A large gain needs more change, where it is no matter of saying one class everywhere.
-    assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.6)).accepted
-    assert not judge_round(one_class([0.5] * 10), one_class([1.0] * 10, kept=0.6)).accepted
+    assert judge_round(answers([0.6] * 10), answers([0.9] * 10, kept=0.2)).accepted
+    assert not judge_round(one_class([0.6] * 10), one_class([1.0] * 10, kept=0.6)).accepted
+    # Nor of saying the opposite: where the model before is no better than chance, it may be the drawing.
+    assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.6)).too_far
+    assert judge_round(answers([0.02] * 10), answers([0.9] * 10, kept=0.6)).too_far
+    assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.8)).accepted
     # While nothing is known about the gain, far less may change.
     early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
     assert not early.decided

@@ -25,10 +25,11 @@ FEWEST = 5
 """Regions below which nothing can be told."""
 KEPT = 0.75
 """Dice with the model before where nobody corrected that is asked of a model that is surely better."""
-PER_GAIN, MIXED = 2.5, 0.05
-"""More may be changed by so many times the gain that is sure (the lower bound): a gain needs some change. Not
-where what was held out is nearly all foreground, or background, but for less than this share of it: whoever
-says that everywhere would be right there."""
+PER_GAIN = 5.5
+"""More may be changed by so many times a gain that is sure, where that explains it (`_explains`)."""
+MIXED, ALIKE = 0.05, 0.1
+"""Share of what was held out that is foreground, and that is background; and the agreement of the model
+before with it (Youden's J). Below these no gain explains a change."""
 KEPT_EARLY = 0.96
 """Dice with the model before where nobody corrected that is asked for while it is too early to tell."""
 RARE = 0.01
@@ -124,9 +125,8 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    true = np.tensordot(weight, after.counts[..., 2], 1)
-    mixed = min(true[0], true[1:].sum()) >= MIXED * true.sum()
-    too_far = witness is not None and 1 - witness > max(1 - KEPT, PER_GAIN * low if mixed else 0)
+    explained = PER_GAIN * (new - old) if low > 0 and _explains(before, after, weight) else 0.0
+    too_far = witness is not None and 1 - witness > max(1 - KEPT, explained)
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
         message = f"Better: {scores}"
@@ -149,9 +149,29 @@ def _kept(counts: NDArray[np.float64]) -> float:
 
     Of a class that it says in a few stray pixels nothing may be left, and nothing has happened.
     """
-    often = counts[:, 2] >= RARE * counts[1:, 2].sum()
+    return float(dice(counts[_often(counts)]))
+
+
+def _often(counts: NDArray[np.float64]) -> NDArray[np.bool_]:
+    often: NDArray[np.bool_] = counts[:, 2] >= RARE * counts[1:, 2].sum()
     often[0] = True
-    return float(dice(counts[often]))
+    return often
+
+
+def _explains(before: Answers, after: Answers, weight: NDArray[np.float64]) -> bool:
+    """Whether a gain on what was held out can be why a model says something else elsewhere.
+
+    Not where nearly all of it is foreground, or background: whoever says that everywhere is right there. Not
+    for a class that the model before says often and that was not held out. And not where the model before is
+    as good as chance: what says the opposite is as likely a slip as that model is all wrong.
+    """
+    counts = np.tensordot(weight, before.counts, 1)
+    right, true = counts[:, 0], counts[:, 2]
+    if min(true[0], true[1:].sum()) < MIXED * true.sum() or not true[_often(after.kept)].all():
+        return False
+    asked = true > 0
+    recall, chance = float((right[asked] / true[asked]).mean()), 1 / np.count_nonzero(asked)
+    return bool(recall - chance >= ALIKE * (1 - chance))
 
 
 def first_score(after: Answers | None) -> float | None:
