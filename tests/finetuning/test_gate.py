@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from napari_genselfdiff.finetuning.exam import Answers, dice
-from napari_genselfdiff.finetuning.gate import FEWEST, judge_round
+from napari_genselfdiff.finetuning.gate import FEWEST, FEWEST_PLAIN, judge_round
 
 REGIONS = 20
 
@@ -74,6 +74,21 @@ def test_with_few_regions_it_is_too_early_to_tell() -> None:
     assert not verdict.decided
     assert "Too early to tell" in verdict.message
     assert judge_round(answers([0.8] * FEWEST), answers([0.4] * FEWEST)).decided
+
+
+def test_a_few_regions_do_for_a_gain_that_is_plain() -> None:
+    old = answers([0.65] * FEWEST_PLAIN)
+    plain = judge_round(old, answers([0.9] * FEWEST_PLAIN, kept=0.5))
+    assert plain.accepted
+    assert plain.decided
+    assert plain.message.startswith("Better: Dice 0.65 -> 0.90")
+    # Not for a small one, not where the model before is as good as chance, not without a witness.
+    assert not judge_round(old, answers([0.72] * FEWEST_PLAIN, kept=0.9)).decided
+    assert not judge_round(answers([0.5] * FEWEST_PLAIN), answers([0.9] * FEWEST_PLAIN, kept=0.9)).decided
+    unasked = answers([0.9] * FEWEST_PLAIN)
+    assert not judge_round(old, Answers(unasked.counts, np.zeros((2, 3)))).decided
+    assert not judge_round(old, unasked, grown=True).decided
+    assert not judge_round(answers([0.65] * 2), answers([0.9] * 2, kept=0.9)).decided
 
 
 def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:

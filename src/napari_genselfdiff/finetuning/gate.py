@@ -22,7 +22,9 @@ NOISE = 20.0
 LEAST_GAIN = 0.005
 """A smaller one is not worth a change, however sure: regions of one window are more alike than they look."""
 FEWEST = 5
-"""Regions below which nothing can be told."""
+"""Regions below which nothing can be told, but for what is plain."""
+FEWEST_PLAIN, PLAIN = 3, 0.1
+"""Regions that do for a gain that is surely so large, where it explains the change elsewhere."""
 KEPT = 0.75
 """Dice with the model before where nobody corrected that is asked of a model that is surely better."""
 PER_GAIN = 5.5
@@ -107,25 +109,17 @@ def judge_round(
     witness = None if grown else kept
     regions = 0 if after is None else len(after.counts)
     weight = np.zeros(0) if after is None else _trust(before, after)
-    if after is None or np.count_nonzero(weight) < FEWEST:
-        careful = grown or (kept is not None and kept >= KEPT_EARLY)
-        seen = "it has seen all that the one before has, and more"
-        why = seen if grown else "it changes little elsewhere"
-        done = f"it is used, as {why}" if careful else "the model stays as it was"
-        return Verdict(
-            careful,
-            False,
-            regions=regions,
-            kept=kept,
-            too_far=not careful,
-            message=f"Too early to tell whether it is better, and {done}: correct a few more places",
-        )
+    known = int(np.count_nonzero(weight))
+    if after is None or known < FEWEST_PLAIN:
+        return _early(kept, regions, grown)
     old, new = (float(dice(np.tensordot(weight, answers.counts, 1))) for answers in (before, after))
     draws = _draws(after, regions) * weight
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
     explained = PER_GAIN * (new - old) if low > 0 and _explains(before, after, weight) else 0.0
+    if known < FEWEST and (witness is None or low < PLAIN or 1 - witness > explained):
+        return _early(kept, regions, grown)
     too_far = witness is not None and 1 - witness > max(1 - KEPT, explained)
     accepted = low > 0 and new - old >= LEAST_GAIN and not too_far
     if accepted:
@@ -142,6 +136,22 @@ def judge_round(
     else:
         message = f"Not surely better: {scores}, which is within the noise; the model stays as it was"
     return Verdict(accepted, True, old, new, low, high, regions, kept, too_far, message)
+
+
+def _early(kept: float | None, regions: int, grown: bool) -> Verdict:
+    """While it is too early to tell, what counts is how much is changed elsewhere."""
+    careful = grown or (kept is not None and kept >= KEPT_EARLY)
+    seen = "it has seen all that the one before has, and more"
+    why = seen if grown else "it changes little elsewhere"
+    done = f"it is used, as {why}" if careful else "the model stays as it was"
+    return Verdict(
+        careful,
+        False,
+        regions=regions,
+        kept=kept,
+        too_far=not careful,
+        message=f"Too early to tell whether it is better, and {done}: correct a few more places",
+    )
 
 
 def _kept(counts: NDArray[np.float64]) -> float:
