@@ -38,6 +38,9 @@ RARE = 0.01
 """Share of the foreground below which a class has no say in that."""
 DOUBTFUL, TRUSTED = 0.6, 0.8
 """Agreement of the better model with a region: below it does not count, above it counts fully."""
+CONTRADICTED, FEW = 0.3, 0.1
+"""Agreement of the better model with a region that it contradicts; and the share of such regions that is
+none."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,12 @@ def _explains(before: Answers, after: Answers, weight: NDArray[np.float64]) -> b
     """Whether a gain on what was held out can be why a model says something else elsewhere.
 
     Not where nearly all of it is foreground, or background: whoever says that everywhere is right there. Not
-    for a class that the model before says often and that was not held out. And not where the model before is
-    as good as chance: what says the opposite is as likely a slip as that model is all wrong.
+    for a class that the model before says often and that was not held out. Not where the model before is as
+    good as chance: what says the opposite is as likely a slip as that model is all wrong. And not where some
+    of what was held out is contradicted by both: then some of what was trained on is wrong as well.
     """
+    if (_agreed(before, after) < CONTRADICTED).mean() > FEW:
+        return False
     counts = np.tensordot(weight, before.counts, 1)
     right, true = counts[:, 0], counts[:, 2]
     if min(true[0], true[1:].sum()) < MIXED * true.sum() or not true[_often(after.kept)].all():
@@ -222,9 +228,13 @@ def _trust(before: Answers, after: Answers) -> NDArray[np.float64]:
     the share of right pixels would be high where nuclei were wiped out.
     """
     size = np.maximum(after.counts[..., 2].sum(axis=1), 1)
-    agreed = np.maximum(_agreement(before.counts), _agreement(after.counts))
-    trust = np.clip((agreed - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1)
+    trust = np.clip((_agreed(before, after) - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1)
     return np.asarray(trust / np.sqrt(size), np.float64)
+
+
+def _agreed(before: Answers, after: Answers) -> NDArray[np.float64]:
+    """Agreement of the better model with each region."""
+    return np.maximum(_agreement(before.counts), _agreement(after.counts))
 
 
 def _agreement(counts: NDArray[np.float64]) -> NDArray[np.float64]:
