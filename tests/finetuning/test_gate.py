@@ -105,10 +105,9 @@ def test_a_model_that_contradicts_the_old_one_elsewhere_is_refused() -> None:
     assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.6)).too_far
     assert judge_round(answers([0.02] * 10), answers([0.9] * 10, kept=0.6)).too_far
     assert judge_round(answers([0.5] * 10), answers([0.9] * 10, kept=0.8)).accepted
-    # Nor where some of what was held out says the opposite of both: it will have been trained on, too.
-    opposed = judge_round(answers([0.6] * 8 + [0.1] * 2), answers([0.9] * 8 + [0.2] * 2, kept=0.6))
-    assert opposed.too_far
-    assert judge_round(answers([0.6] * 8 + [0.5] * 2), answers([0.9] * 8 + [0.5] * 2, kept=0.6)).accepted
+    # And less where some of what was held out says the opposite of both: it will have been trained on, too.
+    assert judge_round(answers([0.6] * 8 + [0.1] * 2), answers([0.9] * 8 + [0.2] * 2, kept=0.2)).too_far
+    assert judge_round(answers([0.6] * 8 + [0.5] * 2), answers([0.9] * 8 + [0.5] * 2, kept=0.2)).accepted
     # While nothing is known about the gain, far less may change.
     early = judge_round(answers([0.2]), answers([0.9], kept=0.9))
     assert not early.decided

@@ -27,8 +27,9 @@ FEWEST_PLAIN, PLAIN = 3, 0.1
 """Regions that do for a gain that is surely so large, where it explains the change elsewhere."""
 KEPT = 0.75
 """Dice with the model before where nobody corrected that is asked of a model that is surely better."""
-PER_GAIN = 5.5
-"""More may be changed by so many times a gain that is sure, where that explains it (`_explains`)."""
+PER_GAIN, PER_SURE = 5.5, 2.5
+"""More may be changed by so many times a gain that is sure; and by so many times the lower bound of it, where
+some of what was held out is contradicted by both models, as some of what was trained on is wrong then."""
 MIXED, ALIKE = 0.05, 0.1
 """Share of what was held out that is foreground, and that is background; and the agreement of the model
 before with it (Youden's J). Below these no gain explains a change."""
@@ -39,8 +40,7 @@ RARE = 0.01
 DOUBTFUL, TRUSTED = 0.6, 0.8
 """Agreement of the better model with a region: below it does not count, above it counts fully."""
 CONTRADICTED, FEW = 0.3, 0.1
-"""Agreement of the better model with a region that it contradicts; and the share of such regions that is
-none."""
+"""Agreement of the better model with a region that it contradicts; and the share of regions that is none."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def judge_round(
     gains = dice(np.tensordot(draws, after.counts, 1)) - dice(np.tensordot(draws, before.counts, 1))
     low, high = (float(value) for value in np.percentile(gains, [NOISE, 100 - NOISE]))
     scores = f"Dice {old:.2f} -> {new:.2f} on {where}"
-    explained = PER_GAIN * (new - old) if low > 0 and _explains(before, after, weight) else 0.0
+    explained = _explained(before, after, weight, new - old, low)
     if known < FEWEST and (witness is None or low < PLAIN or 1 - witness > explained):
         return _early(kept, regions, grown)
     too_far = witness is not None and 1 - witness > max(1 - KEPT, explained)
@@ -171,23 +171,25 @@ def _often(counts: NDArray[np.float64]) -> NDArray[np.bool_]:
     return often
 
 
-def _explains(before: Answers, after: Answers, weight: NDArray[np.float64]) -> bool:
-    """Whether a gain on what was held out can be why a model says something else elsewhere.
+def _explained(
+    before: Answers, after: Answers, weight: NDArray[np.float64], gain: float, low: float
+) -> float:
+    """How much change elsewhere a gain on what was held out explains.
 
-    Not where nearly all of it is foreground, or background: whoever says that everywhere is right there. Not
-    for a class that the model before says often and that was not held out. Not where the model before is as
-    good as chance: what says the opposite is as likely a slip as that model is all wrong. And not where some
-    of what was held out is contradicted by both: then some of what was trained on is wrong as well.
+    None where nearly all of it is foreground, or background: whoever says that everywhere is right there.
+    None for a class that the model before says often and that was not held out. And none where the model
+    before is as good as chance: what says the opposite is as likely a slip as that model is all wrong.
     """
-    if (_agreed(before, after) < CONTRADICTED).mean() > FEW:
-        return False
     counts = np.tensordot(weight, before.counts, 1)
     right, true = counts[:, 0], counts[:, 2]
-    if min(true[0], true[1:].sum()) < MIXED * true.sum() or not true[_often(after.kept)].all():
-        return False
+    if low <= 0 or min(true[0], true[1:].sum()) < MIXED * true.sum() or not true[_often(after.kept)].all():
+        return 0.0
     asked = true > 0
     recall, chance = float((right[asked] / true[asked]).mean()), 1 / np.count_nonzero(asked)
-    return bool(recall - chance >= ALIKE * (1 - chance))
+    if recall - chance < ALIKE * (1 - chance):
+        return 0.0
+    opposed = (_agreed(before, after) < CONTRADICTED).mean() > FEW
+    return PER_SURE * low if opposed else PER_GAIN * gain
 
 
 def first_score(after: Answers | None) -> float | None:
