@@ -4,9 +4,10 @@ A session of many rounds. In each, one window of a training image is corrected a
 one round of three, wrongly: foreground and background exchanged, all foreground, all background, or the
 truth moved by three quarters of a nucleus. Wrong windows fall into the held-out fifth as well, and stay in
 the journal until they are painted over. As many of them as the plugin reads train a copy of the model in
-use, with the plugin's number of steps, through the code that the window uses; the gate decides, and what it
-accepted is in use from then on, and the next round begins with it if more is known of it than that it changed
-little. Dice is measured on a mosaic of images that are never corrected.
+use, with the plugin's number of steps, through the code that the window uses; the gate decides. What it
+accepted, at once or by what was corrected in the next rounds, is in use from then on, and the next round
+begins with it if more is known of it than that it changed little. Dice is measured on a mosaic of images that
+are never corrected.
 
 ``--stain`` changes the colours of all images, as another laboratory would: there is something to gain.
 
@@ -20,6 +21,7 @@ import json
 import time
 from collections.abc import Generator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +35,7 @@ from napari_genselfdiff.compute import Compute, choose_compute
 from napari_genselfdiff.diffusion.config import COMPACT
 from napari_genselfdiff.diffusion.pretraining import load_pretext
 from napari_genselfdiff.events import CancelToken, Clock, Finished
+from napari_genselfdiff.finetuning.again import Refused
 from napari_genselfdiff.finetuning.corrections import CONTEXT, Outline, Place, Source, read_place
 from napari_genselfdiff.finetuning.doubt import believed
 from napari_genselfdiff.finetuning.earlier import Looks, Models, no_models
@@ -90,8 +93,9 @@ def outline(
     kind: str | None,
     tag: str = "",
     models: Models = no_models,
+    number: int = 1,
 ) -> Outline:
-    """A window on whole cells, corrected while a model was in use."""
+    """The window of a round, on whole cells, corrected while a model was in use."""
     rgb, truth = image
     row, column = rng.integers(0, SIDE // CELL - WINDOW + 1, 2) * CELL
     window = np.s_[row : row + WINDOW * CELL, column : column + WINDOW * CELL]
@@ -101,7 +105,7 @@ def outline(
     y, x = max(0, row - CONTEXT), max(0, column - CONTEXT)
     part = codes[y : row + WINDOW * CELL + CONTEXT, x : column + WINDOW * CELL + CONTEXT]
     source = Source(slide_from_arrays(rgb, name=stem, mpp=0.5), cast("Annotations", None), stem, models)
-    looks = Looks([(Region(int(row), int(column), WINDOW * CELL, WINDOW * CELL), tag)])
+    looks = Looks([(Region(int(row), int(column), WINDOW * CELL, WINDOW * CELL), tag, number)])
     return Outline(source, (int(y), int(x)), 1.0, part, looks=looks)
 
 
@@ -175,11 +179,12 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     wrong: list[str | None] = []
     log: list[dict[str, Any]] = []
     spoil = rng.permutation(arguments.rounds) < round(arguments.wrong * arguments.rounds)
+    refused: dict[int, Segmenter] = {}  # by round, since one was accepted
     for number in range(arguments.rounds):
         kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
         stem = stems[rng.integers(len(stems))]
-        newest = outline(stem, images[stem], rng, kind, tag, models.get)
+        newest = outline(stem, images[stem], rng, kind, tag, models.get, number + 1)
         for index, older in enumerate(outlines):
             outlines[index] = painted_over(older, newest)
             if not np.array_equal(outlines[index].codes, older.codes):
@@ -204,10 +209,15 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         training = Training(
             proven, Recipe(settings, arguments.steps), compute, CancelToken(), Clock(), None, None
         )
-        *_, last = train_cut(cut, training)
+        known = [
+            Refused(str(then), "", partial(refused.__getitem__, then), dict.fromkeys(stems, then + 1))
+            for then in reversed(refused)
+        ]
+        *_, last = train_cut(cut, training, refused=() if arguments.once else known)
         assert isinstance(last, Finished)
         result = last.result
         assert isinstance(result, RoundResult)
+        again = None if result.again is None else int(result.again.model.name)
         new = mosaic_dice(result.segmenter, mosaic, compute)
         row = asdict(result.verdict) | {
             "round": number,
@@ -219,16 +229,21 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             "rightly": sum(wrong[index] is not None for index in left_out),
             "wrong ones": sum(wrong[index] is not None for index in some),
             "seconds": time.perf_counter() - began,
+            "again": again,
         }
         log.append(row)
-        if result.verdict.accepted:
-            model, dice = result.segmenter, new
+        refused[number] = result.segmenter
+        if again is not None or result.verdict.accepted:
+            taken = number if again is None else again
+            model, dice = refused[taken], log[taken]["candidate"]
+            refused = {}
             models[tag] = model  # of what was drawn so far
             tag = str(number + 1)
             models[tag] = model
-            if result.verdict.decided:
+            if again is not None or result.verdict.decided:
                 proven = model  # until then, rounds begin again at the one before
             places.clear()
+        row["left with"] = dice
         print(described(row), flush=True)
     return log
 
@@ -251,6 +266,7 @@ def described(row: dict[str, Any]) -> str:
         f"kept {row['kept'] or 0:.3f} share {row['share']} {scores} "
         f"[{row['low'] or 0:+.3f}, {row['high'] or 0:+.3f}] {row['regions']} {row['seconds']:.0f} s "
         f"left out {row['left out']}, {row['rightly']} rightly, of {row['wrong ones']}"
+        + ("" if row["again"] is None else f"; round {row['again']} after all")
     )
 
 
@@ -258,9 +274,8 @@ def summary(logs: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """What the bars ask."""
     rows = [row for log in logs for row in log]
     gaining = [r for r in rows if r["wrong"] is None and r["candidate"] - r["dice"] >= 0.02]
-    ends = [
-        [*(r["dice"] for r in log), log[-1]["candidate" if log[-1]["accepted"] else "dice"]] for log in logs
-    ]
+    later = [log[r["again"]] for log in logs for r in log if r["again"] is not None]
+    ends = [[*(r["dice"] for r in log), log[-1]["left with"]] for log in logs]
     return {
         "rounds": len(rows),
         "wrong rounds": sum(row["wrong"] is not None for row in rows),
@@ -269,6 +284,7 @@ def summary(logs: list[list[dict[str, Any]]]) -> dict[str, Any]:
         "largest fall at once": max(float(-np.diff(path).min()) for path in ends),
         "honest rounds that gain 0.02": len(gaining),
         "of them accepted": sum(row["accepted"] for row in gaining),
+        "of them accepted later": sum(row in gaining for row in later),
         "accepted": sum(row["accepted"] for row in rows),
         "wrong rounds accepted": sum(row["accepted"] for row in rows if row["wrong"] is not None),
     }
@@ -283,6 +299,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small network, with --young")
     parser.add_argument("--stain", type=float, default=0.0, help="0: as it is, 1: much changed")
     parser.add_argument("--wrong", type=float, default=1 / 3, help="share of the rounds; 0: does it forget?")
+    parser.add_argument("--once", action="store_true", help="do not ask a refused model again")
     parser.add_argument("--believe", action="store_true", help="leave nothing out that is contradicted")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=1)

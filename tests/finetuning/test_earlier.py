@@ -89,7 +89,7 @@ def test_what_is_drawn_anew_belongs_to_the_later_model(drawing: Annotations, tmp
     assert [tag for tag, _ in Looks(drawing.looks()).under(region, 2.0, drawn)] == ["second"]
     drawing.undo()
     looks = drawing.looks()
-    assert [tag for _, tag in looks] == ["first", "second", "second"]
+    assert [tag for _, tag, _ in looks] == ["first", "second", "second"]
     drawing.close()
     with Annotations.open(tmp_path / "session", shape=SHAPE, slide_id="s") as again:
         assert again.looks() == looks

@@ -324,7 +324,7 @@ def test_beside_a_stroke_the_first_version_teaches_that_was_trained_on_it(tuned:
     stroke = encode(np.ones((4, 4), np.uint8)), np.ones((4, 4), bool)
     versions = tuned.versions
     tuned.annotations.stroke(0, 100, 100, *stroke)
-    first, second = (tag for _, tag in tuned.annotations.looks())
+    first, second = (tag for _, tag, _ in tuned.annotations.looks())
     assert versions.heir(first, "round-1") is versions.segmenter("round-1")
     assert versions.heir(second, "round-1") is versions.segmenter("round-1"), "nothing came of it yet"
     assert versions.heir("", "round-1") is None
@@ -357,7 +357,7 @@ def test_a_round_knows_which_models_teach_beside_what_was_drawn(
 
     monkeypatch.setattr("napari_genselfdiff.finetuning.rounds.train_round", caught)
     last(tuned.fine_tune())
-    ((_, tag),) = tuned.annotations.looks()
+    ((_, tag, _),) = tuned.annotations.looks()
     assert given[0].models(tag) is tuned.versions.segmenter("round-1")
 
 
@@ -379,7 +379,7 @@ def test_small_changes_that_nobody_can_judge_yet_do_not_add_up(
         assert session.model.parent == "tiny"
     versions = session.versions
     assert versions.proven("round-2") == "tiny"
-    first, second = (tag for _, tag in session.annotations.looks())
+    first, second = (tag for _, tag, _ in session.annotations.looks())
     assert versions.heir(first, "round-2") is versions.segmenter("round-1")
     assert versions.heir(second, "round-2") is versions.segmenter("round-2")
 

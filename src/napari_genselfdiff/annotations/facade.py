@@ -200,10 +200,10 @@ class Annotations:
         """Where something was drawn or accepted, in level-0 pixels, at most one box a chunk and layer."""
         return self.store.supervised_boxes()
 
-    def looks(self) -> list[tuple[Region, str]]:
-        """Where something was changed, in level-0 pixels, and the tag of the model in use; oldest first."""
+    def looks(self) -> list[tuple[Region, str, int]]:
+        """Where something was changed, in level-0 pixels, the tag of the model in use, and the position."""
         edits = (entry for entry in list(self._journal.entries) if entry.kind != "note")
-        return [(rescaled(entry.box, entry.layer, 0), entry.model) for entry in edits]
+        return [(rescaled(entry.box, entry.layer, 0), entry.model, entry.seq) for entry in edits]
 
     def flush(self) -> None:
         """Make every record of the journal durable now, rather than within a second."""

@@ -130,6 +130,8 @@ class Place:
         Where a person drew what counts in another place, if anywhere: here it is neither learned nor asked.
     earlier : ndarray of bool, shape (height, width), or None
         Where it is known which model came of what was drawn nearby, if anywhere.
+    first : ndarray of int, shape (height, width), or None
+        See `earlier.Looks.first`.
     """
 
     slide: str
@@ -143,6 +145,7 @@ class Place:
     held: NDArray[np.bool_]
     elsewhere: NDArray[np.bool_] | None = None
     earlier: NDArray[np.bool_] | None = None
+    first: NDArray[np.int64] | None = None
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -238,8 +241,8 @@ def read_place(
     core = _core(labels, joined, known, told, segmenter) if segmenter.spec.instances else None
     held, drawn = held_out_mask(codes.shape, outline.origin, outline.source.name), outline.drawn
     elsewhere = said_by_hand & ~drawn
-    name = outline.source.name
-    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere, earlier)
+    name, first = outline.source.name, outline.looks.first(Region(y, x, *codes.shape), outline.scale)
+    return Place(name, outline.origin, rgb, drawn, labels, guess, sure, core, held, elsewhere, earlier, first)
 
 
 def _told_beside(

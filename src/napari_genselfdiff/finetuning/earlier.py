@@ -31,15 +31,16 @@ class Looks:
 
     Parameters
     ----------
-    changes : iterable of (Region, str)
-        In level-0 pixels, and the tag of the model; the oldest first.
+    changes : iterable of (Region, str, int)
+        In level-0 pixels, the tag of the model, and the position in the journal; the oldest first.
     """
 
-    def __init__(self, changes: Iterable[tuple[Region, str]] = ()) -> None:
+    def __init__(self, changes: Iterable[tuple[Region, str, int]] = ()) -> None:
         known = list(changes)
-        corners = [(box.y, box.x, box.bottom, box.right) for box, _ in known]
+        corners = [(box.y, box.x, box.bottom, box.right) for box, _, _ in known]
         self._corners = np.array(corners, np.float64).reshape(-1, 4)
-        self._tags = [tag for _, tag in known]
+        self._tags = [tag for _, tag, _ in known]
+        self._positions = [position for _, _, position in known]
 
     def under(
         self, region: Region, scale: float, drawn: NDArray[np.bool_]
@@ -61,22 +62,39 @@ class Looks:
             was right.
         where : ndarray of bool, shape (region.height, region.width)
         """
-        first = np.array([region.y, region.x])
-        starts = np.floor(self._corners[:, :2] / scale).astype(int) - first
-        ends = np.ceil(self._corners[:, 2:] / scale).astype(int) - first
         tags = [""]
         number = np.zeros(drawn.shape, np.int32)
-        for index in np.flatnonzero(((ends > 0) & (starts < drawn.shape)).all(axis=1)).tolist():
-            (top, left), (bottom, right) = starts[index].clip(min=0), ends[index]
+        for index, where in self._inside(region, scale):
             tag = self._tags[index]
             if tag not in tags:
                 tags.append(tag)
-            number[top:bottom, left:right] = tags.index(tag)
+            number[where] = tags.index(tag)
         nearest = ndimage.distance_transform_edt(~drawn, return_distances=False, return_indices=True)
         number = number[tuple(nearest)]
         for index in np.unique(number).tolist():
             if index:
                 yield tags[index], number == index
+
+    def first(self, region: Region, scale: float) -> NDArray[np.int64]:
+        """Position in the journal of the first change of each pixel of a place; 0 where there was none.
+
+        A change covers the box around it, so a pixel beside a stroke may have an earlier one than its own.
+        Parameters are those of `under`.
+        """
+        first = np.zeros((region.height, region.width), np.int64)
+        for index, where in reversed(list(self._inside(region, scale))):
+            first[where] = self._positions[index]
+        return first
+
+    def _inside(self, region: Region, scale: float) -> Iterator[tuple[int, tuple[slice, slice]]]:
+        """The changes of a place, the oldest first, and where they lie in it."""
+        corner = np.array([region.y, region.x])
+        starts = np.floor(self._corners[:, :2] / scale).astype(int) - corner
+        ends = np.ceil(self._corners[:, 2:] / scale).astype(int) - corner
+        shape = (region.height, region.width)
+        for index in np.flatnonzero(((ends > 0) & (starts < shape)).all(axis=1)).tolist():
+            (top, left), (bottom, right) = starts[index].clip(min=0), ends[index]
+            yield index, np.s_[top:bottom, left:right]
 
 
 def same_task(model: Segmenter, other: Segmenter) -> bool:

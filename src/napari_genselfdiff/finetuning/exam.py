@@ -89,6 +89,8 @@ class Exam:
     ----------
     regions : int
         Regions in which something is asked.
+    place_of : list of int
+        Number of the place that each of them lies in.
     """
 
     def __init__(
@@ -107,12 +109,14 @@ class Exam:
         held = [mask & place.drawn & inner_mask(mask.shape, place.origin) for place, mask in pairs]
         left = MOST_PIXELS
         unseen: list[Place] = []
-        for (place, mask), inner in zip(pairs, held, strict=True):
+        self.place_of: list[int] = []
+        for number, ((place, mask), inner) in enumerate(zip(pairs, held, strict=True)):
             count = len(self._questions)
             for cut, mine in _around(inner, whole=bool(mask.all())):
                 if mine.size <= left:
                     self._questions.append(self._question(place, mine, cut, whole=bool(mask.all())))
                     left -= mine.size
+            self.place_of += [number] * (len(self._numbers) - len(self.place_of))
             if not any(question.open.any() for question in self._questions[count:]):
                 unseen.append(place)
         left = 0 if fresh else min(left, OPEN_PIXELS)

@@ -111,7 +111,7 @@ def judge_round(
         return _first(after, where)
     witness = None if grown else kept
     regions = 0 if after is None else len(after.counts)
-    weight = np.zeros(0) if after is None else _trust(before, after)
+    weight = np.zeros(0) if after is None else trust(before, after)
     known = int(np.count_nonzero(weight))
     if after is None or known < FEWEST_PLAIN:
         return _early(kept, regions, grown)
@@ -223,15 +223,15 @@ def _draws(answers: Answers, regions: int) -> NDArray[np.float64]:
     return rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, group].astype(float)
 
 
-def _trust(before: Answers, after: Answers) -> NDArray[np.float64]:
-    """How much each region counts.
+def trust(before: Answers, after: Answers) -> NDArray[np.float64]:
+    """How much each region counts; nothing where neither of two models finds what was drawn.
 
     Agreement is the mean Dice of all classes that are drawn or predicted there, the background among them:
     the share of right pixels would be high where nuclei were wiped out.
     """
     size = np.maximum(after.counts[..., 2].sum(axis=1), 1)
-    trust = np.clip((_agreed(before, after) - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1)
-    return np.asarray(trust / np.sqrt(size), np.float64)
+    trusted = np.clip((_agreed(before, after) - DOUBTFUL) / (TRUSTED - DOUBTFUL), 0, 1)
+    return np.asarray(trusted / np.sqrt(size), np.float64)
 
 
 def _agreed(before: Answers, after: Answers) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
+from napari_genselfdiff.finetuning.again import MOST, Again, Refused, ask_again
 from napari_genselfdiff.finetuning.checkpoint import beginning, load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.doubt import believed
@@ -65,6 +66,8 @@ class RoundResult:
         Places that were left out, as everything else contradicts them.
     begun : bool
         Whether training started from other weights that were given, and not from the model in use.
+    again : Again or None
+        One that was refused before, and is surely better by what was corrected since.
     """
 
     segmenter: Segmenter
@@ -78,6 +81,7 @@ class RoundResult:
     positions: dict[str, int] = field(default_factory=dict)
     doubts: list[Doubt] = field(default_factory=list)
     begun: bool = False
+    again: Again | None = None
 
 
 def train_round(
@@ -91,6 +95,7 @@ def train_round(
     adapted: bool = False,
     anchor: dict[str, Tensor] | None = None,
     insisted: Sequence[Doubt] = (),
+    refused: Sequence[Refused] = (),
     seconds: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -122,6 +127,9 @@ def train_round(
         U-Net weights that training is pulled to; those of ``segmenter`` by default.
     insisted : sequence of Doubt
         Places that are never left out.
+    refused : sequence of Refused
+        Models that were trained from the one in use before, the last one first. Where the new one is refused,
+        too, they are asked again by what was corrected since.
     seconds : float, optional
         When to end, reading and scoring included; 40 by default when ``steps`` is not given either.
     steps : int, optional
@@ -178,13 +186,14 @@ def train_round(
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
-    yield from train_cut(cut, training, doubts, fresh=fresh, checkpoint=checkpoint, resume=resume)
+    yield from train_cut(cut, training, doubts, refused, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
 
 def train_cut(
     cut: Cut,
     training: Training,
     doubts: Sequence[Doubt] = (),
+    refused: Sequence[Refused] = (),
     *,
     fresh: bool = False,
     checkpoint: Path | None = None,
@@ -214,7 +223,8 @@ def train_cut(
     crossing = not (fresh or training.grown) and exam.regions < FEWEST <= cut.amount.regions
     limit = None
     if seconds is not None:
-        left = max(0.0, seconds - clock.seconds - (1.5 if fresh else 2.5) * looking)
+        looks = (1.5 if fresh else 2.5) + 2 * len(refused[:MOST])
+        left = max(0.0, seconds - clock.seconds - looks * looking)
         limit = clock.seconds + left * (0.45 if crossing else 1.0)
 
     trainer, sampler = training.start([place.example() for place in cut.places])
@@ -259,8 +269,10 @@ def train_cut(
             judged = judged[0], crossed, *judged[2:]
         elif judged[1].too_far and not whole:
             judged = yield from _judged(training, trainer, exam, before, shares[1:])
-        judged = None if cancel.cancelled else judged
-    if judged is None:
+    again = None
+    if judged is not None and not judged[1].accepted:
+        again = yield from ask_again(refused, training, cut, exam, before)
+    if judged is None or cancel.cancelled:
         yield _stopped(checkpoint, trainer, sampler, card | {"curve": curve})
         return
     model, verdict, share, _ = judged
@@ -282,6 +294,7 @@ def train_cut(
             cut.positions,
             list(doubts),
             begun=training.begin is not None,
+            again=again,
         ),
         verdict.message,
     )

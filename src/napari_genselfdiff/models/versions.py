@@ -11,6 +11,8 @@ PRETEXT = "pretext"
 """Entry of a version's settings: the pretext whose weights its training began with."""
 EARLY = "early"
 """Another, true where it was taken over because it changed little, when it was too early to tell."""
+REFUSED = "refused"
+"""Another, true where the gate refused it."""
 FOLLOWS = "follows"
 """Another: the version that was in use when it was trained, where that is not its parent."""
 LEFT_OUT = "left_out"
@@ -142,9 +144,17 @@ class Round:
         The answer in plain words.
     doubts : tuple of Doubt
         Places that were left out.
+    instead : str or None
+        An earlier version that was refused, and that is put to use now.
     """
 
     version: Version
     accepted: bool
     message: str
     doubts: tuple[Doubt, ...] = ()
+    instead: str | None = None
+
+    @property
+    def used(self) -> str | None:
+        """The version that is put to use, if any."""
+        return self.version.name if self.accepted else self.instead

@@ -228,12 +228,12 @@ class SessionModel(SessionFolder):
         self.save()
 
     def adopt(self, outcome: Round) -> None:
-        """Keep a fine-tune's version, and put it to use if it was accepted."""
+        """Keep a fine-tune's version, and put to use what it says."""
         if outcome.version.name not in self.versions:
             self.versions.add(outcome.version)
         self.save()
-        if outcome.accepted:
-            self.use_model(outcome.version.name)
+        if outcome.used is not None and outcome.used in self.versions:  # one may be deleted meanwhile
+            self.use_model(outcome.used)
 
     def insist(self, doubt: Doubt) -> None:
         """Never leave a corrected place out of a fine-tune again, whatever contradicts it."""

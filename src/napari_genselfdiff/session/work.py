@@ -17,10 +17,11 @@ from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import EARLY, FOLLOWS, PRETEXT, Doubt, Round, Version
+from napari_genselfdiff.models.versions import EARLY, FOLLOWS, PRETEXT, REFUSED, Doubt, Round, Version
 from napari_genselfdiff.session.resuming import going_on
 
 if TYPE_CHECKING:
+    from napari_genselfdiff.finetuning.again import Refused
     from napari_genselfdiff.finetuning.corrections import Source
     from napari_genselfdiff.finetuning.earlier import Models
     from napari_genselfdiff.finetuning.rounds import RoundResult
@@ -83,6 +84,7 @@ def fine_tune_model(
     """Train a copy of a version on the corrections of all slides; see `Session.fine_tune`."""
     segmenter = session.segmenter(parent) if parent else session.starting_segmenter()
     current, corrected = session.current, session.slides.corrected
+    refused = _refused(session, parent)
     unfinished = session.folder / f"{UNFINISHED}{parent or 'task'}{library.SUFFIX}"
 
     def work() -> Iterator[Event]:
@@ -115,6 +117,7 @@ def fine_tune_model(
                 grown=grown,
                 adapted=adapted,
                 insisted=insisted,
+                refused=refused if begin is None else (),
                 seconds=seconds,
                 steps=steps,
                 seed=seed,
@@ -148,6 +151,23 @@ def _sources(corrected: list[SessionSlide], models: Models) -> tuple[list[Source
     return sources, left_out
 
 
+def _refused(session: Session, parent: str | None) -> list[Refused]:
+    """What was trained from a version and refused, the last one first.
+
+    Not what the user chose all the same, and left again.
+    """
+    from napari_genselfdiff.finetuning.again import Refused
+    from napari_genselfdiff.segmentation.network import load_segmenter
+
+    versions = session.versions
+    return [
+        Refused(one.name, one.shown, partial(load_segmenter, versions.path(one.name)), one.positions)
+        for one in reversed(list(versions))
+        if parent is not None and one.parent == parent and one.settings.get(REFUSED)
+        if one.name not in {session.current, session.previous, *versions.damaged}
+    ]
+
+
 def _forget_others(unfinished: Path) -> None:
     """Delete what was stopped with another model in use."""
     for path in unfinished.parent.glob(f"{UNFINISHED}*{library.SUFFIX}"):
@@ -167,8 +187,8 @@ def _as_version(
     """Write the weights of a round, and say what came of it."""
     from napari_genselfdiff.segmentation.network import save_segmenter
 
-    verdict = result.verdict
-    made_with: dict[str, object] = {}
+    verdict, again = result.verdict, result.again
+    made_with: dict[str, object] = {} if verdict.accepted else {REFUSED: True}
     if parent is None or result.begun:
         made_with[PRETEXT] = Path(pretext).name
     elif verdict.accepted and not verdict.decided:
@@ -200,9 +220,13 @@ def _as_version(
         scores={"dice_before": verdict.before, "dice_after": verdict.after},
     )
     session.versions.keep(name, result.segmenter.eval())
+    message = verdict.message
+    if again is not None:
+        message += f". {again.model.title}, refused before, is used instead. {again.verdict.message}"
     more = [*left_out, *_doubted(session, result.doubts)]
-    message = ". ".join([verdict.message, " ".join(more)]) if more else verdict.message
-    return Finished(Round(version, verdict.accepted, message, tuple(result.doubts)), message)
+    message = ". ".join([message, " ".join(more)]) if more else message
+    instead = None if again is None else again.model.name
+    return Finished(Round(version, verdict.accepted, message, tuple(result.doubts), instead), message)
 
 
 def _doubted(session: Session, doubts: Sequence[Doubt]) -> list[str]:

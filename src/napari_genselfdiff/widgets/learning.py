@@ -103,7 +103,7 @@ class Learning(QObject):
 
         def then() -> None:
             self.preview.clear()
-            if outcome is not None and outcome.accepted:
+            if outcome is not None and outcome.used:
                 self.improved.emit()
 
         self.opening.guarded(
