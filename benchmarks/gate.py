@@ -180,6 +180,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     log: list[dict[str, Any]] = []
     spoil = rng.permutation(arguments.rounds) < round(arguments.wrong * arguments.rounds)
     refused: dict[int, Segmenter] = {}  # by round, since one was accepted
+    positions: list[dict[str, int]] = []
     for number in range(arguments.rounds):
         kind = str(rng.choice(KINDS)) if spoil[number] else None
         wrong.append(kind)
@@ -195,7 +196,9 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         some = {number, *left[: arguments.places - 1]}
         for index in some - places.keys():
             places[index] = read_place(outlines[index], proven, compute=compute)
-        cut = Cut([places[index] for index in sorted(some)], {}).settled()
+        read = [places[index] for index in sorted(some)]
+        positions.append({place.slide: number + 1 for place in read})
+        cut = Cut(read, positions[number]).settled()
         began = time.perf_counter()
         if not arguments.believe:
             scales = dict.fromkeys(stems, 1.0)
@@ -210,7 +213,7 @@ def session(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             proven, Recipe(settings, arguments.steps), compute, CancelToken(), Clock(), None, None
         )
         known = [
-            Refused(str(then), "", partial(refused.__getitem__, then), dict.fromkeys(stems, then + 1))
+            Refused(str(then), "", partial(refused.__getitem__, then), positions[then])
             for then in reversed(refused)
         ]
         *_, last = train_cut(cut, training, refused=() if arguments.once else known)

@@ -47,35 +47,42 @@ def network() -> Segmenter:
     return build_segmenter(SPEC, start=None).eval()
 
 
+def corrected_slide(
+    folder: Path, seed: int = 0, *, box: Region | None = None, name: str | None = None
+) -> Source:
+    """A slide on which a part of the truth was drawn."""
+    rgb, truth = tissue(seed)
+    drawing = Annotations.open(folder / f"session-{seed}", shape=truth.shape, slide_id=f"s{seed}")
+    box = box or Region(0, 0, 320, 320)
+    part = truth[box.y : box.bottom, box.x : box.right]
+    drawing.stroke(0, box.y, box.x, encode(part), np.ones(part.shape, bool))
+    slide = slide_from_arrays(rgb, name=f"slide {seed}", mpp=0.5)
+    return Source(slide, drawing, name or f"fingerprint-{seed}")
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Any]:
-    opened = []
+    opened: list[Source] = []
 
     def source(seed: int = 0, *, box: Region | None = None, name: str | None = None) -> Source:
-        rgb, truth = tissue(seed)
-        drawing = Annotations.open(tmp_path / f"session-{seed}", shape=truth.shape, slide_id=f"s{seed}")
-        opened.append(drawing)
-        box = box or Region(0, 0, 320, 320)
-        part = truth[box.y : box.bottom, box.x : box.right]
-        drawing.stroke(0, box.y, box.x, encode(part), np.ones(part.shape, bool))
-        slide = slide_from_arrays(rgb, name=f"slide {seed}", mpp=0.5)
-        return Source(slide, drawing, name or f"fingerprint-{seed}")
+        opened.append(corrected_slide(tmp_path, seed, box=box, name=name))
+        return opened[-1]
 
     yield source
-    for drawing in opened:
-        drawing.close()
+    for one in opened:
+        one.annotations.close()
+
+
+def small_recipe(amount: Amount, *, fresh: bool = False) -> Any:
+    """A small network wants larger steps and smaller patches than the real one."""
+    recipe = recipe_for(amount, fresh=fresh)
+    settings = replace(recipe.settings, patch=32, batch=4, learning_rate=2e-2, ema=0.8)
+    return replace(recipe, settings=settings)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small network wants larger steps and smaller patches than the real one."""
-
-    def small(amount: Amount, *, fresh: bool = False) -> Any:
-        recipe = recipe_for(amount, fresh=fresh)
-        settings = replace(recipe.settings, patch=32, batch=4, learning_rate=2e-2, ema=0.8)
-        return replace(recipe, settings=settings)
-
-    monkeypatch.setattr(rounds, "recipe_for", small)
+    monkeypatch.setattr(rounds, "recipe_for", small_recipe)
 
 
 def run(sources: Any, model: Segmenter, **options: Any) -> list[Event]:

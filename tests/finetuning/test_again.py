@@ -8,22 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.finetuning.conftest import CPU, SPEC, outcome, run, tissue
+from tests.finetuning.conftest import CPU, SPEC, corrected_slide, outcome, run, small_recipe, tissue
 
 from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.errors import UserError
-from napari_genselfdiff.events import CancelToken, Finished, Progress
+from napari_genselfdiff.events import CancelToken, Event, Finished, Progress
 from napari_genselfdiff.finetuning import rounds
 from napari_genselfdiff.finetuning.again import Refused, drawn_since
 from napari_genselfdiff.finetuning.corrections import Place, Source, outline_corrections, read_place
 from napari_genselfdiff.finetuning.gate import Verdict
-from napari_genselfdiff.finetuning.holdout import CELL, GUARD
+from napari_genselfdiff.finetuning.holdout import CELL, GUARD, held_out_slides
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter
 
 POOR, GOOD = 8, 60
 """Steps of training."""
 FIRST, SINCE = Region(0, 0, 192, 512), Region(192, 0, 320, 512)
+
+OTHERS = ["g", "b", "c", "d"]
+"""Names of slides; the first is one that is held out whole where there are five."""
 
 
 @pytest.fixture
@@ -32,12 +35,14 @@ def corrected(make: Any, quick: None) -> Source:
     return source
 
 
-@pytest.fixture
-def models(corrected: Source, network: Segmenter) -> tuple[Segmenter, Segmenter]:
-    """One that was trained a little, and one that was trained well on what is drawn by now."""
-    both = (run([corrected], network, fresh=True, steps=steps) for steps in (POOR, GOOD))
-    poor, good = (outcome(events).segmenter for events in both)
-    return poor, good
+@pytest.fixture(scope="module")
+def models(network: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Segmenter]:
+    """One that was trained a little, and one that was trained well, on what is drawn first."""
+    source = corrected_slide(tmp_path_factory.mktemp("models"), box=FIRST)
+    with source.annotations, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "recipe_for", small_recipe)
+        both = [outcome(run([source], network, fresh=True, steps=steps)) for steps in (POOR, GOOD)]
+    return both[0].segmenter, both[1].segmenter
 
 
 def draw(source: Source, *, every: int = 1) -> None:
@@ -53,11 +58,14 @@ def refused(source: Source, model: Segmenter, name: str = "round-1") -> Refused:
     return Refused(name, name.title(), lambda: model, {source.name: source.annotations.position})
 
 
-def asked(source: Source, parent: Segmenter, models: Sequence[Refused], **options: Any) -> Any:
+def asked(
+    sources: Source | list[Source], parent: Segmenter, models: Sequence[Refused], **options: Any
+) -> list[Event]:
     """A round of which nothing comes, after which they are asked again."""
+    sources = sources if isinstance(sources, list) else [sources]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "judge_round", lambda *_, **__: Verdict(False, True, message="Not better"))
-        return run([source], parent, steps=1, refused=models, **options)
+        return run(sources, parent, steps=1, refused=models, **options)
 
 
 def test_what_was_corrected_since_shows_that_a_refused_model_is_better(
@@ -136,6 +144,22 @@ def test_a_window_counts_as_one_however_many_cells_it_has(
     monkeypatch.setattr("napari_genselfdiff.finetuning.again.FEWEST", 30)
     assert (SINCE.height // CELL) * (SINCE.width // CELL) > 30
     assert again(asked(corrected, poor, [before])) is None
+
+
+def test_one_that_was_trained_on_what_is_held_out_now_is_not_asked(
+    make: Any, models: tuple[Segmenter, Segmenter], corrected: Source
+) -> None:
+    """From five slides on, whole ones are held out."""
+    others = [make(seed, box=FIRST, name=name) for seed, name in enumerate(OTHERS, 1)]
+    assert held_out_slides([corrected.name, *OTHERS]) == {OTHERS[0]}
+    poor, good = models
+    now = {source.name: source.annotations.position for source in (corrected, *others)}
+    better = replace(refused(corrected, good), positions=now)
+    few = {name: position for name, position in now.items() if name != OTHERS[-1]}
+    draw(corrected)
+    sources = [corrected, *others]
+    assert again(asked(sources, poor, [better])).model is better
+    assert again(asked(sources, poor, [replace(better, positions=few)])) is None
 
 
 def test_nobody_is_asked_again_when_the_new_one_is_better(

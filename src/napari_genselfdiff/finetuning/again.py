@@ -19,7 +19,7 @@ from napari_genselfdiff.finetuning.corrections import Place
 from napari_genselfdiff.finetuning.earlier import same_task
 from napari_genselfdiff.finetuning.exam import Answers, Exam, joined
 from napari_genselfdiff.finetuning.gate import FEWEST, Verdict, judge_round, trust
-from napari_genselfdiff.finetuning.holdout import GUARD, cell_numbers, inner_mask
+from napari_genselfdiff.finetuning.holdout import GUARD, cell_numbers, held_out_slides, inner_mask
 from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.finetuning.training import Training
 from napari_genselfdiff.segmentation.network import Segmenter
@@ -83,6 +83,9 @@ def ask_again(
     """
     compute, cancel, parent = training.compute, training.cancel, training.segmenter
     for number, one in enumerate(refused[:MOST]):
+        newly = held_out_slides(list(cut.positions)) - held_out_slides(list(one.positions))
+        if newly & one.positions.keys():
+            continue  # it was trained on what is held out now
         asked = [drawn_since(place, one.positions.get(place.slide, 0)) for place in cut.places]
         since = Exam(cut.places, asked, classes=len(parent.spec.classes), fresh=True)
         if before is None or not since.regions:
