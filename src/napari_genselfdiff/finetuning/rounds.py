@@ -128,8 +128,8 @@ def train_round(
     insisted : sequence of Doubt
         Places that are never left out.
     refused : sequence of Refused
-        Models that were trained from the one in use before, the last one first. Where the new one is refused,
-        too, they are asked again by what was corrected since.
+        Models that were trained from the one in use before, the last one first. Where the new one started
+        there, too, and is refused, they are asked again by what was corrected since.
     seconds : float, optional
         When to end, reading and scoring included; 40 by default when ``steps`` is not given either.
     steps : int, optional
@@ -186,7 +186,8 @@ def train_round(
     recipe = recipe_for(cut.amount, fresh=fresh or begin is not None)
     recipe = Recipe(replace(recipe.settings, seed=seed), steps or recipe.steps)
     training = Training(segmenter, recipe, compute, cancel, clock, seconds, anchor, begin, grown)
-    yield from train_cut(cut, training, doubts, refused, fresh=fresh, checkpoint=checkpoint, resume=resume)
+    asked = refused if begin is None else ()
+    yield from train_cut(cut, training, doubts, asked, fresh=fresh, checkpoint=checkpoint, resume=resume)
 
 
 def train_cut(

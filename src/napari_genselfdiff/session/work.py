@@ -117,7 +117,7 @@ def fine_tune_model(
                 grown=grown,
                 adapted=adapted,
                 insisted=insisted,
-                refused=refused if begin is None else (),
+                refused=refused,
                 seconds=seconds,
                 steps=steps,
                 seed=seed,
