@@ -222,7 +222,10 @@ def _as_version(
     session.versions.keep(name, result.segmenter.eval())
     message = verdict.message
     if again is not None:
-        message += f". {again.model.title}, refused before, is used instead. {again.verdict.message}"
+        message = (
+            f"{again.model.title}, which was refused before, is used now. {again.verdict.message}. "
+            "The new model was refused, and is in the list"
+        )
     more = [*left_out, *_doubted(session, result.doubts)]
     message = ". ".join([message, " ".join(more)]) if more else message
     instead = None if again is None else again.model.name
