@@ -59,7 +59,7 @@ def test_it_is_used_from_then_on_and_the_answer_says_so(refused: Session) -> Non
     outcome = tuned(refused, steps=1)
     assert outcome.instead == outcome.used == "round-1"
     assert outcome.message.startswith(
-        "Not better. Colon, first try, refused before, is used instead. Better: "
+        "Colon, first try, which was refused before, is used now. Better: Dice 0."
     )
     refused.adopt(outcome)
     assert refused.current == "round-1"

@@ -32,10 +32,10 @@ def test_one_that_was_refused_before_is_used_and_seen(
     assert not session.active.has_predictions("round-1")
 
     def fine_tuned(**_: object) -> Iterator[Event]:
-        yield Finished(replace(refused, instead="round-1"), "round-1, refused before, is used instead")
+        yield Finished(replace(refused, instead="round-1"), "round-1, which was refused before, is used now")
 
     monkeypatch.setattr(session, "fine_tune", fine_tuned)
     dock.learning.fine_tune()
     wait_for(lambda: session.current == "round-1" and dock.job is None)
-    assert dock.fine_tune_section.answer.text() == "round-1, refused before, is used instead"
+    assert dock.fine_tune_section.answer.text() == "round-1, which was refused before, is used now"
     assert session.active.has_predictions("round-1"), "the view is segmented again"
