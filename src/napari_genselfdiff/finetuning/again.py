@@ -60,21 +60,50 @@ class Again:
     verdict: Verdict
 
 
-def ask_again(
-    refused: Sequence[Refused], training: Training, cut: Cut, exam: Exam, before: Answers | None
-) -> Generator[Progress, None, Again | None]:
-    """The last of the models that is surely better than the one in use, if any.
+@dataclass(frozen=True)
+class Hearing:
+    """A refused model, and questions about what was corrected since."""
+
+    model: Refused
+    since: Exam
+
+
+def hearings(refused: Sequence[Refused], cut: Cut, *, classes: int) -> list[Hearing]:
+    """Which of the models can be asked again.
 
     Parameters
     ----------
     refused : sequence of Refused
         The last one first.
+    cut : Cut
+        What this round trains on and is judged by.
+    classes : int
+    """
+    found = []
+    for one in refused[:MOST]:
+        newly = held_out_slides(list(cut.positions)) - held_out_slides(list(one.positions))
+        if newly & one.positions.keys():
+            continue  # it was trained on what is held out now
+        asked = [drawn_since(place, one.positions.get(place.slide, 0)) for place in cut.places]
+        since = Exam(cut.places, asked, classes=classes, fresh=True)
+        if since.regions:
+            found.append(Hearing(one, since))
+    return found
+
+
+def ask_again(
+    heard: Sequence[Hearing], training: Training, exam: Exam, before: Answers
+) -> Generator[Progress, None, Again | None]:
+    """The first of the models that is surely better than the one in use, if any.
+
+    Parameters
+    ----------
+    heard : sequence of Hearing
     training : Training
         Of the round in which they are asked.
-    cut : Cut
     exam : Exam
         About what is held out of it, which nobody was trained on.
-    before : Answers or None
+    before : Answers
         Of the model in use to that.
 
     Yields
@@ -82,21 +111,15 @@ def ask_again(
     Progress
     """
     compute, cancel, parent = training.compute, training.cancel, training.segmenter
-    for number, one in enumerate(refused[:MOST]):
-        newly = held_out_slides(list(cut.positions)) - held_out_slides(list(one.positions))
-        if newly & one.positions.keys():
-            continue  # it was trained on what is held out now
-        asked = [drawn_since(place, one.positions.get(place.slide, 0)) for place in cut.places]
-        since = Exam(cut.places, asked, classes=len(parent.spec.classes), fresh=True)
-        if before is None or not since.regions:
-            continue
+    for number, hearing in enumerate(heard):
+        one, since = hearing.model, hearing.since
         try:
             model = one.load()
         except UserError:
             continue  # it is told where the versions are listed
         if not same_task(model, parent):
             continue
-        yield Progress(number, min(MOST, len(refused)), f"asking {one.title} again")
+        yield Progress(number, len(heard), f"asking {one.title} again")
         held = yield from exam.answers(model, compute, cancel)
         old = yield from since.answers(parent, compute, cancel)
         new = yield from since.answers(model, compute, cancel)

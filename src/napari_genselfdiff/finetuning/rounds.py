@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_genselfdiff.compute import Compute
 from napari_genselfdiff.events import CancelToken, Clock, Event, Finished, Progress, ScorePoint, Snapshot
-from napari_genselfdiff.finetuning.again import MOST, Again, Refused, ask_again
+from napari_genselfdiff.finetuning.again import Again, Refused, ask_again, hearings
 from napari_genselfdiff.finetuning.checkpoint import beginning, load_round, save_round
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.doubt import believed
@@ -209,6 +209,7 @@ def train_cut(
     exam = Exam(
         cut.places, [place.held for place in cut.places], classes=len(segmenter.spec.classes), fresh=fresh
     )
+    heard = hearings(refused, cut, classes=len(segmenter.spec.classes))
 
     # Weights that come from elsewhere have no half of the way.
     whole = fresh or (training.begin is not None and not training.grown)
@@ -224,7 +225,7 @@ def train_cut(
     crossing = not (fresh or training.grown) and exam.regions < FEWEST <= cut.amount.regions
     limit = None
     if seconds is not None:
-        looks = (1.5 if fresh else 2.5) + 2 * len(refused[:MOST])
+        looks = (1.5 if fresh else 2.5) + 2 * len(heard)
         left = max(0.0, seconds - clock.seconds - looks * looking)
         limit = clock.seconds + left * (0.45 if crossing else 1.0)
 
@@ -271,8 +272,8 @@ def train_cut(
         elif judged[1].too_far and not whole:
             judged = yield from _judged(training, trainer, exam, before, shares[1:])
     again = None
-    if judged is not None and not judged[1].accepted:
-        again = yield from ask_again(refused, training, cut, exam, before)
+    if judged is not None and before is not None and not judged[1].accepted:
+        again = yield from ask_again(heard, training, exam, before)
     if judged is None or cancel.cancelled:
         yield _stopped(checkpoint, trainer, sampler, card | {"curve": curve})
         return
