@@ -14,10 +14,11 @@ from napari_genselfdiff.annotations import encode
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.events import CancelToken, Event, Finished, Progress
 from napari_genselfdiff.finetuning import rounds
-from napari_genselfdiff.finetuning.again import Refused, drawn_since
+from napari_genselfdiff.finetuning.again import Refused, drawn_since, hearings
 from napari_genselfdiff.finetuning.corrections import Place, Source, outline_corrections, read_place
 from napari_genselfdiff.finetuning.gate import Verdict
 from napari_genselfdiff.finetuning.holdout import CELL, GUARD, held_out_slides
+from napari_genselfdiff.finetuning.preparation import Cut
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.segmentation.network import Segmenter, build_segmenter
 
@@ -160,6 +161,20 @@ def test_one_that_was_trained_on_what_is_held_out_now_is_not_asked(
     sources = [corrected, *others]
     assert again(asked(sources, poor, [better])).model is better
     assert again(asked(sources, poor, [replace(better, positions=few)])) is None
+
+
+def test_one_that_can_only_have_learned_from_what_is_held_out_is_not_asked(
+    corrected: Source, network: Segmenter
+) -> None:
+    """Where all that is drawn would be held out, a round learns from it all the same."""
+    before = refused(corrected, network)
+    position = before.positions[corrected.name]
+    draw(corrected)
+    found = places(corrected)
+    assert hearings([before], Cut(found, {}), classes=2)
+    first = [p.drawn & (p.first <= position) for p in found if p.first is not None]
+    found = [replace(p, held=p.held | drawn) for p, drawn in zip(found, first, strict=True)]
+    assert hearings([before], Cut(found, {}), classes=2) == []
 
 
 def test_nobody_is_asked_again_when_the_new_one_is_better(

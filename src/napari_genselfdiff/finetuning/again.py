@@ -84,7 +84,10 @@ def hearings(refused: Sequence[Refused], cut: Cut, *, classes: int) -> list[Hear
         newly = held_out_slides(list(cut.positions)) - held_out_slides(list(one.positions))
         if newly & one.positions.keys():
             continue  # it was trained on what is held out now
-        asked = [drawn_since(place, one.positions.get(place.slide, 0)) for place in cut.places]
+        pairs = [(place, one.positions.get(place.slide, 0)) for place in cut.places]
+        if not any((_older(place, position) & ~place.held).any() for place, position in pairs):
+            continue  # where all that was drawn would have been held out, it was learned from
+        asked = [drawn_since(place, position) for place, position in pairs]
         since = Exam(cut.places, asked, classes=classes, fresh=True)
         if since.regions:
             found.append(Hearing(one, since))
@@ -139,9 +142,7 @@ def ask_again(
 
 def drawn_since(place: Place, position: int) -> NDArray[np.bool_]:
     """Pixels that were drawn, as whole cells, after a position in the journal, and not near older ones."""
-    if place.first is None:
-        return np.zeros_like(place.drawn)
-    older = place.drawn & (place.first <= position)
+    older = _older(place, position)
     if older.any():
         older = ndimage.binary_dilation(older, iterations=GUARD)
     since = place.drawn & ~older & ~place.held
@@ -150,3 +151,8 @@ def drawn_since(place: Place, position: int) -> NDArray[np.bool_]:
     index = index.reshape(since.shape)
     counts = np.bincount(index[since & inner], minlength=len(cells))
     return np.asarray(since & (counts >= WHOLE * np.bincount(index[inner], minlength=len(cells)))[index])
+
+
+def _older(place: Place, position: int) -> NDArray[np.bool_]:
+    """Pixels that were drawn by a position in the journal; all, where nobody knows when."""
+    return place.drawn if place.first is None else place.drawn & (place.first <= position)
