@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.finetuning.conftest import small_recipe
 from tests.session.conftest import CPU, correct, last
 
 from napari_genselfdiff.finetuning import rounds
 from napari_genselfdiff.finetuning.corrections import Source
 from napari_genselfdiff.finetuning.gate import Verdict
-from napari_genselfdiff.finetuning.recipe import Amount, Recipe, recipe_for
 from napari_genselfdiff.finetuning.rounds import train_round
 from napari_genselfdiff.geometry import Region
 from napari_genselfdiff.models.versions import REFUSED, Round
@@ -22,17 +21,11 @@ WEAK = 12
 """Steps after which a model knows little."""
 
 
-def fast(amount: Amount, *, fresh: bool = False) -> Recipe:
-    """A small network wants larger steps than the real one."""
-    recipe = recipe_for(amount, fresh=fresh)
-    return replace(recipe, settings=replace(recipe.settings, learning_rate=2e-2, ema=0.8))
-
-
 def tuned(session: Session, *, steps: int) -> Round:
     """The outcome of a fine-tune whose model is refused."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "judge_round", lambda *_, **__: Verdict(False, True, message="Not better"))
-        patch.setattr(rounds, "recipe_for", fast)
+        patch.setattr(rounds, "recipe_for", small_recipe)
         outcome = last(session.fine_tune(seconds=None, steps=steps)).result
     assert isinstance(outcome, Round)
     return outcome
@@ -71,8 +64,8 @@ def test_it_is_used_from_then_on_and_the_answer_says_so(refused: Session) -> Non
 
 
 def test_one_that_was_tried_and_left_is_not_used_again(refused: Session) -> None:
-    refused.use_model("round-1")
-    refused.use_model("weak")
+    for name in ("round-1", "weak", "tiny", "weak"):
+        refused.use_model(name)
     assert tuned(refused, steps=1).used is None
 
 

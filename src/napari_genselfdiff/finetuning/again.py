@@ -29,7 +29,7 @@ MOST = 2
 WHOLE = 0.5
 """Share of a cell that was drawn since, from which on it is asked. Strokes lie where the model in use is
 wrong: they would speak for any other."""
-SINCE = "what you corrected since, and the fifth of the rest"
+SINCE = "what you corrected since and what was kept aside before"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def ask_again(
             continue  # it is told where the versions are listed
         if not same_task(model, parent):
             continue
-        yield Progress(number, len(heard), f"asking {one.title} again")
+        yield Progress(number, len(heard), f"checking whether {one.title} is better after all")
         held = yield from exam.answers(model, compute, cancel)
         old = yield from since.answers(parent, compute, cancel)
         new = yield from since.answers(model, compute, cancel)

@@ -151,6 +151,7 @@ class SessionModel(SessionFolder):
         if name != self.current:
             before = self.previous, self.current
             self._state.previous, self._state.current = self.current or self.previous, name
+            self.versions.overrule(name)
             try:
                 self.save()
             except BaseException:

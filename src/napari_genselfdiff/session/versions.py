@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from napari_genselfdiff.errors import UserError
 from napari_genselfdiff.files import atomic_path, write_text
 from napari_genselfdiff.models import library
-from napari_genselfdiff.models.versions import EARLY, FOLLOWS, Version
+from napari_genselfdiff.models.versions import EARLY, FOLLOWS, REFUSED, Version
 from napari_genselfdiff.models.weights import read_card, sha256_of
 
 if TYPE_CHECKING:
@@ -208,6 +208,12 @@ class Versions:
         if any(title in (other.name, other.title) for other in self if title and other.name != name):
             raise UserError("another version is called so", title, "choose another name")
         self._replace(replace(self[name], title=title if title != name else ""))
+
+    def overrule(self, name: str) -> None:
+        """Forget that a version was refused, as it is used; whoever leaves it again does not want it."""
+        version = self[name]
+        settings = {key: value for key, value in version.settings.items() if key != REFUSED}
+        self._replace(replace(version, settings=settings))
 
     def branch(self, name: str, title: str = "") -> Version:
         """A version of the same weights, to go on from in another direction."""

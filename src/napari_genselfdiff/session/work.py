@@ -152,10 +152,7 @@ def _sources(corrected: list[SessionSlide], models: Models) -> tuple[list[Source
 
 
 def _refused(session: Session, parent: str | None) -> list[Refused]:
-    """What was trained from a version and refused, the last one first.
-
-    Not what the user chose all the same, and left again.
-    """
+    """What was trained from a version and refused, the last one first."""
     from napari_genselfdiff.finetuning.again import Refused
     from napari_genselfdiff.segmentation.network import load_segmenter
 
@@ -164,7 +161,7 @@ def _refused(session: Session, parent: str | None) -> list[Refused]:
         Refused(one.name, one.shown, partial(load_segmenter, versions.path(one.name)), one.positions)
         for one in reversed(list(versions))
         if parent is not None and one.parent == parent and one.settings.get(REFUSED)
-        if one.name not in {session.current, session.previous, *versions.damaged}
+        if one.name not in versions.damaged
     ]
 
 
@@ -224,7 +221,7 @@ def _as_version(
     if again is not None:
         message = (
             f"{again.model.title}, which was refused before, is used now. {again.verdict.message}. "
-            "The new model was refused, and is in the list"
+            "The model of this round was refused; it is in the list of versions"
         )
     more = [*left_out, *_doubted(session, result.doubts)]
     message = ". ".join([message, " ".join(more)]) if more else message
