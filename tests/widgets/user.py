@@ -35,8 +35,8 @@ class User:
     def move(self, place: tuple[float, float], *, pressed: bool = True) -> None:
         """Move the mouse to a level-0 pixel."""
         held = Qt.MouseButton.LeftButton if pressed else Qt.MouseButton.NoButton
-        # vispy drops moves that follow each other within 5 ms.
-        wait_for(QDeadlineTimer(10).hasExpired)
+        # vispy drops moves that follow each other within 10 ms, and Qt counts them coarsely.
+        wait_for(QDeadlineTimer(20).hasExpired)
         self._send(QEvent.Type.MouseMove, place, Qt.MouseButton.NoButton, held)
 
     def release(self, place: tuple[float, float]) -> None:
